@@ -1,0 +1,1 @@
+"""How people and programs reach the appliance: REST over a Unix socket, and the command line."""

@@ -1,0 +1,1 @@
+"""The VPC's route table, as a cloud offers it. Imports nothing else of ours."""

@@ -1,0 +1,133 @@
+"""What a cloud's route table looks like to us, and what can go wrong, named by what the caller must do.
+
+    CloudError
+    +- Throttled       ask again later, slower
+    +- Conflict        the table is busy: read back, then try again
+    +- Duplicate       an entry for that CIDR is there that is not ours: show it, never touch it
+    +- QuotaExceeded   nothing to retry: the operator must raise the quota or aggregate
+    +- Denied          nothing to retry: credentials or permissions must be mended
+    +- Rejected        the cloud will never take this entry as it is
+    +- Unavailable     no answer that we can trust: it may or may not have happened, so read back first
+
+A provider keeps no memory of the table: `observe` reads it whole, `ensure` and `withdraw` act on one CIDR and may be
+repeated without harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Protocol
+
+Network = IPv4Network | IPv6Network
+
+
+class CloudError(Exception):
+    """A call failed. `code` is the cloud's own code, `request_id` what its support asks for; neither is ever secret."""
+
+    def __init__(self, message: str, *, code: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.request_id = request_id
+
+
+class Throttled(CloudError):
+    """Too many calls."""
+
+
+class Conflict(CloudError):
+    """Another change of this VPC is under way."""
+
+
+class Duplicate(CloudError):
+    """The CIDR already has an entry that is not ours."""
+
+
+class QuotaExceeded(CloudError):
+    """The route table is full."""
+
+
+class Denied(CloudError):
+    """Credentials are missing, wrong or expired, or the policy does not allow this."""
+
+
+class Rejected(CloudError):
+    """The cloud refuses the entry itself."""
+
+
+class Unavailable(CloudError):
+    """No usable answer."""
+
+
+class Owner(Enum):
+    """Whose a route entry is."""
+
+    OURS = "ours"  # carries this appliance's mark
+    FOREIGN = "foreign"  # made by somebody else
+    SYSTEM = "system"  # made by the cloud: the VPC's own vSwitches
+
+
+class EntryStatus(Enum):
+    """The cloud's own states of an entry; writes are asynchronous."""
+
+    PENDING = "Pending"
+    AVAILABLE = "Available"
+    MODIFYING = "Modifying"
+    DELETING = "Deleting"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """One line of one route table. `next_hop` is an instance id, or empty for a system entry."""
+
+    destination: Network
+    next_hop: str
+    next_hop_type: str
+    table: str
+    entry_id: str
+    owner: Owner
+    status: EntryStatus
+    name: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vpc:
+    """The network around us, as the cloud describes it."""
+
+    vpc_id: str
+    region: str
+    cidrs: tuple[Network, ...]
+    vswitches: tuple[tuple[str, Network], ...]  # (vSwitch id, its CIDR)
+    instance_id: str
+    private_ip: IPv4Address
+    tables: tuple[str, ...]  # the route tables that we program
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything that one pass of reading saw."""
+
+    vpc: Vpc
+    entries: tuple[RouteEntry, ...]
+
+    def to(self, destination: Network) -> tuple[RouteEntry, ...]:
+        """Return the entries for exactly this destination, in all tables."""
+        return tuple(entry for entry in self.entries if entry.destination == destination)
+
+
+class Provider(Protocol):
+    """A cloud whose route tables we program. Every method raises `CloudError` and nothing else."""
+
+    async def observe(self) -> Observation:
+        """Read the VPC and every entry of every table that we program."""
+        ...
+
+    async def ensure(self, destination: Network) -> None:
+        """Make `destination` point at this instance in every table; return when the cloud calls it Available."""
+        ...
+
+    async def withdraw(self, destination: Network) -> None:
+        """Remove our entry for `destination` from every table; return when it is gone. None there is no error."""
+        ...
