@@ -1,0 +1,140 @@
+"""Whom gtund lets in: one small file per client, which is also its lease.
+
+A client keeps its address for as long as it is registered, so connections through it survive any restart. Of a key and
+of a join secret only the SHA-256 is kept. Files are read anew each time: `gtund client rm` needs no running gtund.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Final
+
+from .identity import write_private
+from .token import NAME
+
+JOIN_SECRET: Final = 32
+JOIN_VALID: Final = 24 * 3600.0
+"""Seconds in which a join token can be spent."""
+
+LEAST_KEY: Final = 16
+
+
+class UnknownClient(LookupError):
+    """No client has that name."""
+
+
+class ClientExists(ValueError):
+    """A client has that name already."""
+
+
+class BadName(ValueError):
+    """That is no name for a client."""
+
+
+class PoolEmpty(ValueError):
+    """No address is left in the tunnel's subnet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client and its lease. Hashes are hex SHA-256, times are seconds since the epoch."""
+
+    name: str
+    address: str
+    key_sha256: str = ""
+    join_sha256: str = ""
+    join_until: float = 0.0
+
+    @property
+    def joined(self) -> bool:
+        """Return whether it has enrolled its key."""
+        return bool(self.key_sha256)
+
+
+class Registry:
+    """The directory with the clients' files."""
+
+    def __init__(self, directory: Path, subnet: IPv4Network, gateway: IPv4Address, first: IPv4Address) -> None:
+        self._directory = directory
+        self._subnet, self._gateway, self._first = subnet, gateway, first
+
+    def all(self) -> tuple[Client, ...]:
+        """Return every client, by name."""
+        return tuple(self.get(path.stem) for path in sorted(self._directory.glob("*.json")))
+
+    def get(self, name: str) -> Client:
+        """Return one client; raise `UnknownClient`."""
+        if not NAME.fullmatch(name):
+            raise UnknownClient(name)
+        try:
+            return Client(**json.loads(self._path(name).read_bytes()))
+        except FileNotFoundError:
+            raise UnknownClient(name) from None
+
+    def add(self, name: str, now: float) -> tuple[Client, bytes]:
+        """Register a client and give it an address; return it and the join secret, which is not kept."""
+        if not NAME.fullmatch(name):
+            raise BadName(f"{name!r} cannot be a client's name: 1 to 11 of a-z, 0-9 and -, a letter first")
+        with self._locked():
+            if self._path(name).exists():
+                raise ClientExists(f"there is a client {name!r} already: remove it first, or choose another name")
+            secret = secrets.token_bytes(JOIN_SECRET)
+            client = Client(name, str(self._free_address()), "", _sha256(secret), now + JOIN_VALID)
+            self._write(client)
+        return client, secret
+
+    def remove(self, name: str) -> None:
+        """Forget a client; raise `UnknownClient`."""
+        self.get(name)
+        self._path(name).unlink(missing_ok=True)
+
+    def admit(self, name: str, key: bytes, join: bytes, now: float) -> Client | None:
+        """Return the client if the key is its own, or if the join secret lets this key become its own; else None.
+
+        A join secret is spent here, once: there is one gtund, and nothing comes between the look and the write.
+        """
+        try:
+            client = self.get(name)
+        except UnknownClient:
+            client = Client(name, "")  # compare all the same, so that the time taken tells nobody which names exist
+        if hmac.compare_digest(client.key_sha256, _sha256(key)):
+            return client
+        fresh = hmac.compare_digest(client.join_sha256, _sha256(join)) and now < client.join_until
+        if not fresh or len(key) < LEAST_KEY:
+            return None
+        joined = replace(client, key_sha256=_sha256(key), join_sha256="", join_until=0.0)
+        self._write(joined)
+        return joined
+
+    def _free_address(self) -> IPv4Address:
+        taken = {client.address for client in self.all()} | {str(self._gateway)}
+        for number in range(int(self._first), int(self._subnet.broadcast_address)):
+            if str(IPv4Address(number)) not in taken:
+                return IPv4Address(number)
+        raise PoolEmpty(f"every address of {self._subnet} from {self._first} on is leased: remove a client")
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.json"
+
+    def _write(self, client: Client) -> None:
+        write_private(self._path(client.name), json.dumps(asdict(client)).encode())
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self._directory / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,146 @@
+"""The TOML files of gtun and gtund, as frozen values. A key that we do not know is an error that names it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from .token import NAME
+
+T = TypeVar("T")
+
+# The addresses of gtun 2.0.2, so that what people know stays true.
+_SUBNET: Final = IPv4Network("100.64.240.0/24")
+_GATEWAY: Final = IPv4Address("100.64.240.1")
+_FIRST: Final = IPv4Address("100.64.240.50")
+
+
+class ConfigError(Exception):
+    """The file cannot be used; the message names the file and the key, and says what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret."""
+
+    name: str
+    device: str
+    server: str
+    pin: str
+    client: str
+    key: str = field(repr=False)
+    join: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where gtund listens, and what it tells clients to connect to."""
+
+    listen: str = "0.0.0.0:9443"
+    public: str = ""
+    state: str = "/var/lib/gtund"
+    run: str = "/run/gtund"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelConfig:
+    """The tunnel's own addresses, what lies behind gtund, and whether it masquerades towards it."""
+
+    serve: tuple[IPv4Network, ...]
+    subnet: IPv4Network = _SUBNET
+    gateway: IPv4Address = _GATEWAY
+    first: IPv4Address = _FIRST
+    snat: bool = True
+    mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class GtundConfig:
+    """gtund.toml."""
+
+    server: ServerConfig
+    tunnel: TunnelConfig
+
+
+def read_link(path: Path) -> LinkConfig:
+    """Read a link's file; raise `ConfigError`."""
+    link = _section(path, _load(path), "link", LinkConfig)
+    if not NAME.fullmatch(link.name):
+        raise ConfigError(f"{path}: [link] name = {link.name!r}: 1 to 11 of a-z, 0-9 and -, a letter first")
+    host_and_port(link.server, f"{path}: [link] server")
+    for key, text in (("key", link.key), ("join", link.join)):
+        try:
+            base64.b64decode(text, validate=True)
+        except binascii.Error:
+            raise ConfigError(f"{path}: [link] {key} is not base64: join the link anew") from None
+    return link
+
+
+def read_gtund(path: Path) -> GtundConfig:
+    """Read gtund.toml; raise `ConfigError`."""
+    tables = _load(path)
+    server = _section(path, tables, "server", ServerConfig)
+    host_and_port(server.listen, f"{path}: [server] listen")
+    if server.public:
+        host_and_port(server.public, f"{path}: [server] public")
+    tunnel = _section(path, tables, "tunnel", TunnelConfig)
+    if not tunnel.serve:
+        raise ConfigError(f'{path}: [tunnel] serve is empty: name what lies behind gtund, such as ["10.244.0.0/16"]')
+    if tunnel.gateway not in tunnel.subnet or tunnel.first not in tunnel.subnet:
+        raise ConfigError(f"{path}: [tunnel] gateway and first must lie in subnet = {tunnel.subnet}")
+    return GtundConfig(server, tunnel)
+
+
+def host_and_port(text: str, where: str) -> tuple[str, int]:
+    """Split ``host:port`` (an IPv6 address in brackets); raise `ConfigError` naming `where`."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"{where} = {text!r}: write host:port, such as 203.0.113.10:9443")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is not there") from None
+    except PermissionError:
+        raise ConfigError(f"{path} cannot be read by this user") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _section(path: Path, tables: dict[str, Any], section: str, form: type[T]) -> T:
+    known = {item.name: item for item in fields(form)}  # type: ignore[arg-type]
+    given = tables.get(section, {})
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{path}: [{section}] {key} is not known; known are {', '.join(sorted(known))}")
+    values = {}
+    for key, item in known.items():
+        if key in given:
+            values[key] = _convert(given[key], str(item.type), f"{path}: [{section}] {key}")
+        elif item.default is MISSING:
+            raise ConfigError(f"{path}: [{section}] {key} is missing")
+    return form(**values)
+
+
+def _convert(value: Any, kind: str, where: str) -> Any:
+    try:
+        match kind:
+            case "str" | "bool" | "int" if type(value).__name__ == kind:
+                return value
+            case "IPv4Network":
+                return IPv4Network(value)
+            case "IPv4Address":
+                return IPv4Address(value)
+            case "tuple[IPv4Network, ...]" if isinstance(value, list):
+                return tuple(IPv4Network(item) for item in value)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    raise ConfigError(f"{where} must be {kind}")

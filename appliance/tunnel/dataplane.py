@@ -1,0 +1,149 @@
+"""A data plane as its parent sees it: a child process that takes orders and reports. Used by gtun and gtund alike."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from . import keys, tun
+
+_MESSAGE = 64 << 10
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What the data plane last reported. `rtt` is in seconds, smoothed; the counters only grow."""
+
+    rtt: float | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The first echo of a session came back: it carries."""
+
+    session_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A session ended in the data plane."""
+
+    session_id: bytes
+    why: str
+
+
+Report = Alive | Over
+
+
+class WorkerDied(Exception):
+    """The data plane's process is gone, and its TUN with it."""
+
+
+class DataPlane:
+    """One worker process with one TUN. Close it, or end this process, and the worker is gone too."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.traffic = Traffic()
+        self.died = False
+        self._inboxes: dict[bytes, asyncio.Queue[Report | None]] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+
+    async def start(self) -> None:
+        """Open the TUN, start the worker and hand the TUN over; raise `tun.DeviceBusy` or `tun.DeviceRefused`."""
+        device = tun.attach(self.device)
+        try:
+            fd = self._theirs.fileno()
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", f"{__package__}.worker", str(fd), str(os.getpid()), pass_fds=(fd,)
+            )
+            self._theirs.close()
+            self._order({"do": "device"}, [device.fd])
+        finally:
+            # Only the worker may hold it: the carrier falls with the last descriptor.
+            os.close(device.fd)
+        asyncio.get_running_loop().add_reader(self._socket, self._listen)
+
+    def begin(self, session: keys.Session, role: str, sources: Sequence[str]) -> None:
+        """Start a session in which the peer may send from `sources` (CIDRs; none: anywhere). It ends the last."""
+        for old in tuple(self._inboxes):
+            self._deliver(Over(old, "a newer session began"))
+        self._inboxes[session.session_id] = asyncio.Queue()
+        secret = base64.b64encode(session.secret).decode()
+        self._order(
+            {
+                "do": "session",
+                "session": session.session_id.hex(),
+                "secret": secret,
+                "role": role,
+                "sources": list(sources),
+            }
+        )
+
+    def connect(self, number: int, sock: socket.socket) -> None:
+        """Hand over a connected socket as the session's data connection; ours is closed."""
+        self._order({"do": "connection", "connection": number}, [sock.fileno()])
+        sock.close()
+
+    def end(self) -> None:
+        """End the session: the device loses its carrier."""
+        self._inboxes.clear()
+        with contextlib.suppress(WorkerDied):
+            self._order({"do": "end"})
+
+    async def close(self) -> None:
+        """End the worker and wait for it; the device stays."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+        if self._process is not None:
+            await self._process.wait()
+
+    def _order(self, message: dict[str, object], fds: Sequence[int] = ()) -> None:
+        try:
+            socket.send_fds(self._socket, [json.dumps(message).encode()], list(fds))
+        except OSError as error:
+            raise WorkerDied(f"the data plane takes no orders: {error.strerror}") from None
+
+    def _listen(self) -> None:
+        try:
+            data = self._socket.recv(_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self.died = True
+            for inbox in self._inboxes.values():
+                inbox.put_nowait(None)
+            return
+        message = json.loads(data)
+        if message["is"] == "counters":
+            self.traffic = Traffic(message["rtt"], message["counters"])
+        elif message["is"] == "alive":
+            self._deliver(Alive(bytes.fromhex(message["session"])))
+        else:
+            self._deliver(Over(bytes.fromhex(message["session"]), message["why"]))
+
+    def _deliver(self, report: Report) -> None:
+        if (inbox := self._inboxes.get(report.session_id)) is not None:
+            inbox.put_nowait(report)
+
+    async def report(self, session_id: bytes) -> Report:
+        """Return the next report on a session that `begin` started; raise `WorkerDied` when there will be none."""
+        report = await self._inboxes[session_id].get()
+        if report is None:
+            raise WorkerDied("the data plane's process ended")
+        if isinstance(report, Over):
+            del self._inboxes[session_id]
+        return report

@@ -1,0 +1,278 @@
+"""gtun: the client's end of one link. It keeps one session with a gtund, for ever.
+
+Each attempt: connect, TLS, check the pin before a word is said, say hello, take the lease, hand keys and a data
+connection to the data plane, and stay until something ends. Then again, at once first, later ever more slowly. The TUN,
+its address and every route over it stay where they are meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final, NoReturn
+
+from . import config, frame, identity, keys, report, tun
+from .backoff import Backoff
+from .dataplane import DataPlane, Over, WorkerDied
+from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Role, Welcome
+
+log = logging.getLogger("gtun")
+
+PATIENCE: Final = 10.0
+"""Seconds for a server to answer, from the first SYN to the first echo."""
+
+_READ: Final = 16 << 10
+_TCP_USER_TIMEOUT_MS: Final = 10_000
+
+
+class State(Enum):
+    """What the link is doing."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    DOWN = "down"
+
+
+class LinkDown(Exception):
+    """The attempt failed or the session ended. `code` is for machines, the message for people."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the control socket tells. Times are seconds since the epoch."""
+
+    state: State
+    since: float
+    code: str | None = None
+    reason: str | None = None
+    address: str | None = None
+    peer: str | None = None
+    retry_at: float | None = None
+
+
+class Gtun:
+    """One link, from its file."""
+
+    def __init__(self, link: config.LinkConfig) -> None:
+        self._link = link
+        self._plane = DataPlane(link.device)
+        self._standing = Standing(State.CONNECTING, time.time())
+        self._backoff = Backoff(random.random)
+
+    async def run(self, control: Path | None) -> NoReturn:
+        """Keep the link up until cancelled; raise `WorkerDied` or what `tun` raises when there is nothing to keep."""
+        async with contextlib.AsyncExitStack() as stack:
+            if control is not None:
+                await stack.enter_async_context(report.serve(control, self.report))
+            await self._open_device()
+            stack.push_async_callback(self._plane.close)
+            while True:
+                await self._attempt()
+
+    def report(self) -> report.Report:
+        """Return the link's state for the control socket."""
+        standing, traffic = self._standing, self._plane.traffic
+        up = standing.state is State.UP
+        return {
+            "name": self._link.name,
+            "device": self._link.device,
+            "pid": os.getpid(),
+            "state": standing.state.value,
+            "code": standing.code,
+            "reason": standing.reason,
+            "server": self._link.server,
+            "address": standing.address,
+            "peer": standing.peer,
+            "since": standing.since,
+            "retry_at": standing.retry_at,
+            "rtt_ms": round(traffic.rtt * 1000, 3) if up and traffic.rtt is not None else None,
+            "counters": traffic.counters,
+        }
+
+    async def _open_device(self) -> None:
+        """Open the TUN; a predecessor's data plane may need a moment to die."""
+        for _ in range(100):
+            try:
+                await self._plane.start()
+            except tun.DeviceBusy:
+                await asyncio.sleep(0.05)
+            else:
+                return
+        raise tun.DeviceRefused(f"{self._link.device} stays busy: is another gtun running for this link?")
+
+    async def _attempt(self) -> None:
+        try:
+            await self._session()
+        except LinkDown as end:
+            failure = end
+        except TimeoutError:
+            failure = LinkDown("timeout", f"{self._link.server} does not answer within {PATIENCE:.0f} seconds")
+        except identity.PinMismatch as error:
+            failure = LinkDown("pin-mismatch", f"{error}: somebody is in between, or gtund was set up anew")
+        except frame.RemoteProtocolError as error:
+            failure = LinkDown("protocol", f"{self._link.server} does not speak our protocol: {error}")
+        except OSError as error:
+            failure = LinkDown("unreachable", f"{self._link.server} cannot be reached: {error.strerror or error}")
+        self._plane.end()
+        delay = self._backoff.failed()
+        log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
+        self._stand(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
+        await asyncio.sleep(delay)
+
+    async def _session(self) -> NoReturn:
+        host, port = config.host_and_port(self._link.server, "server")
+        async with asyncio.timeout(PATIENCE) as patience:
+            reader, writer = await asyncio.open_connection(
+                host, port, ssl=identity.client_context(), server_hostname="", ssl_handshake_timeout=PATIENCE
+            )
+            try:
+                identity.check_pin(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), self._link.pin)
+                conversation = Conversation(Role.CLIENT)
+                welcome, session = await self._handshake(conversation, reader, writer)
+                self._take_lease(welcome)
+                self._plane.begin(session, "client", [])
+                self._plane.connect(0, await _open_data(writer, session))
+                await self._alive(session)
+                patience.reschedule(None)
+                log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
+                self._backoff.succeeded()
+                self._stand(State.UP)
+                await self._until_over(conversation, reader, session)
+            finally:
+                writer.transport.abort()
+
+    async def _handshake(
+        self, conversation: Conversation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[Welcome, keys.Session]:
+        ours = os.urandom(keys.RANDOM)
+        key, join = base64.b64decode(self._link.key), base64.b64decode(self._link.join)
+        conversation.hello(Hello(VERSIONS, self._link.client, key, join, ours))
+        writer.write(conversation.to_send())
+        match await _next_event(conversation, reader):
+            case Welcome() as welcome:
+                return welcome, keys.Session.agree(welcome.session_id, ours, welcome.random)
+            case Goodbye(code, reason):
+                raise LinkDown(code, f"{self._link.server} refuses us: {reason}")
+            case other:
+                raise frame.RemoteProtocolError(f"{type(other).__name__} is no answer")
+
+    def _take_lease(self, welcome: Welcome) -> None:
+        try:
+            alias = f"nexthop link {self._link.name}"
+            tun.configure(self._link.device, tun.Addressing(welcome.address, None, welcome.mtu, alias))
+        except tun.DeviceRefused as error:
+            raise LinkDown("device", str(error)) from None
+        self._standing.address, self._standing.peer = str(welcome.address), str(welcome.gateway)
+
+    async def _alive(self, session: keys.Session) -> None:
+        match await self._plane.report(session.session_id):
+            case Over(_, why):
+                raise LinkDown("gone", why)
+
+    async def _until_over(
+        self, conversation: Conversation, reader: asyncio.StreamReader, session: keys.Session
+    ) -> NoReturn:
+        """Wait for the first of: a goodbye or the end of the control channel, the end of the data plane's session."""
+
+        async def control() -> NoReturn:
+            match await _next_event(conversation, reader):
+                case Goodbye(code, reason):
+                    raise LinkDown(code, f"{self._link.server} ended the session: {reason}")
+                case other:
+                    raise frame.RemoteProtocolError(f"{type(other).__name__} came in an open session")
+
+        async def data() -> NoReturn:
+            while True:
+                match await self._plane.report(session.session_id):
+                    case Over(_, why):
+                        raise LinkDown("gone", why)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(control())
+                group.create_task(data())
+        except* WorkerDied as died:
+            raise died.exceptions[0] from None
+        except* (LinkDown, frame.RemoteProtocolError, OSError) as ends:
+            raise ends.exceptions[0] from None
+        raise AssertionError("neither task returns")
+
+    def _stand(
+        self, state: State, *, code: str | None = None, reason: str | None = None, retry_at: float | None = None
+    ) -> None:
+        before = self._standing
+        since = before.since if before.state is state else time.time()
+        self._standing = Standing(state, since, code, reason, before.address, before.peer, retry_at)
+
+
+async def _next_event(conversation: Conversation, reader: asyncio.StreamReader) -> Event:
+    while True:
+        data = await reader.read(_READ)
+        if not data:
+            raise LinkDown("gone", "the server closed the control connection")
+        for event in conversation.receive(data):
+            return event
+
+
+async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> socket.socket:
+    """Connect once more to where the control channel ended up, and show that it is us."""
+    peer = control.get_extra_info("peername")
+    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, peer)
+        preface = frame.PREFACE.pack(frame.PREFACE_MAGIC, session.session_id, 0, session.proof(0))
+        await loop.sock_sendall(sock, preface)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _serve(link: config.LinkConfig, control: Path | None) -> None:
+    task = asyncio.current_task()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
+    with contextlib.suppress(asyncio.CancelledError):
+        await Gtun(link).run(control)
+
+
+def main() -> None:
+    """Run ``gtun --config FILE``."""
+    parser = argparse.ArgumentParser(prog="gtun", description="Keep one link to a gtund.")
+    parser.add_argument("--config", type=Path, required=True, help="the link's TOML file")
+    parser.add_argument("--control", type=Path, help="Unix socket that tells the link's state")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(name)s: %(message)s")
+    try:
+        link = config.read_link(options.config)
+    except config.ConfigError as error:
+        parser.exit(2, f"gtun: {error}\n")
+    try:
+        asyncio.run(_serve(link, options.control))
+    except (WorkerDied, tun.DeviceRefused) as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

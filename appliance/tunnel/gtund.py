@@ -1,0 +1,163 @@
+"""gtund: the server's end. `gtund run` serves, `gtund client` says who may come in.
+
+It forwards between its clients and the prefixes that it serves, and masquerades towards those unless told not to, so
+that nothing behind it needs a route to the tunnel's addresses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from . import clients, config, identity, nat, report, token, tun
+from .server import Server, device_of
+
+log = logging.getLogger("gtund")
+
+_BACKLOG: Final = 256
+_DEFAULT: Final = Path("/etc/nexthop/gtund.toml")
+
+
+class Unusable(Exception):
+    """What was asked for cannot be done; the message says what to do."""
+
+
+def registry(settings: config.GtundConfig) -> clients.Registry:
+    """Return the clients of this gtund."""
+    tunnel = settings.tunnel
+    return clients.Registry(Path(settings.server.state) / "clients", tunnel.subnet, tunnel.gateway, tunnel.first)
+
+
+async def serve(settings: config.GtundConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    tunnel = settings.tunnel
+    tls = identity.server_context(identity.ensure(Path(settings.server.state)))
+    nat.apply(nat.render(tunnel.subnet, str(tunnel.gateway), tunnel.serve, snat=tunnel.snat))
+    nat.forward_packets()
+    tun.forbid(tunnel.subnet)
+    listener = listen(settings.server.listen)
+    server = Server(registry(settings), tunnel, tls)
+    task = asyncio.current_task()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
+    async with report.serve(Path(settings.server.run) / "gtund.sock", server.report):
+        log.info("gtund listens on %s and serves %s", settings.server.listen, ", ".join(map(str, tunnel.serve)))
+        with contextlib.suppress(asyncio.CancelledError):
+            await server.run(listener)
+
+
+def listen(where: str) -> socket.socket:
+    """Return a listening TCP socket; raise `Unusable`."""
+    host, port = config.host_and_port(where, "[server] listen")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise Unusable(f"cannot listen on {where}: {error.strerror}") from None
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+    return listener
+
+
+def add_client(settings: config.GtundConfig, name: str) -> str:
+    """Register a client and return its join token."""
+    public = settings.server.public
+    if not public:
+        raise Unusable('set [server] public = "HOST:PORT" in gtund.toml: it is what clients connect to')
+    host, port = config.host_and_port(public, "[server] public")
+    pin = identity.pin_of_file(identity.ensure(Path(settings.server.state)))
+    client, secret = registry(settings).add(name, time.time())
+    return token.encode(token.JoinToken(host, port, pin, client.name, base64.b64encode(secret).decode()))
+
+
+def list_clients(settings: config.GtundConfig) -> list[dict[str, object]]:
+    """Return each client's name, lease, and what the running gtund says of it."""
+    sessions = _ask(Path(settings.server.run) / "gtund.sock")
+    return [
+        {"name": client.name, "address": client.address, "joined": client.joined, "session": sessions.get(client.name)}
+        for client in registry(settings).all()
+    ]
+
+
+def _ask(path: Path) -> dict[str, object]:
+    with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
+        sock.settimeout(2)
+        sock.connect(str(path))
+        answer: dict[str, object] = json.loads(sock.makefile().read())["clients"]
+        return answer
+    return {}
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", type=Path, default=_DEFAULT, help="default: %(default)s")
+    common.add_argument("--verbose", action="store_true")
+    parser = argparse.ArgumentParser(prog="gtund", description="The server's end of Nexthop's tunnel.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("run", parents=[common], help="serve")
+    verbs.add_parser("purge", parents=[common], help="remove our rules and devices from this machine's kernel")
+    client = verbs.add_parser("client", help="who may come in").add_subparsers(dest="noun", required=True)
+    for verb, text in (("add", "register a client and print its join token"), ("rm", "forget a client")):
+        client.add_parser(verb, parents=[common], help=text).add_argument("name")
+    client.add_parser("ls", parents=[common], help="list clients").add_argument("--json", action="store_true")
+    return parser
+
+
+def _carry_out(options: argparse.Namespace) -> None:
+    settings = config.read_gtund(options.config)
+    match options.verb, getattr(options, "noun", None):
+        case "run", _:
+            asyncio.run(serve(settings))
+        case "purge", _:
+            nat.remove()
+            for client in registry(settings).all():
+                tun.destroy(device_of(client.name))
+            tun.permit(settings.tunnel.subnet)
+        case _, "add":
+            sys.stdout.write(add_client(settings, options.name) + "\n")
+        case _, "rm":
+            registry(settings).remove(options.name)
+        case _:
+            found = list_clients(settings)
+            sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else _table(found))
+
+
+def _table(found: list[dict[str, object]]) -> str:
+    rows = [("NAME", "ADDRESS", "STATE")]
+    for client in found:
+        state = "connected" if client["session"] else "joined" if client["joined"] else "not joined yet"
+        rows.append((str(client["name"]), str(client["address"]), state))
+    return "".join(f"{name:<12}{address:<18}{state}\n" for name, address, state in rows)
+
+
+def main() -> None:
+    """Run ``gtund run|client|purge``."""
+    options = _parser().parse_args()
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(name)s: %(message)s")
+    try:
+        _carry_out(options)
+    except clients.UnknownClient as error:
+        sys.exit(f"gtund: there is no client {error}: `gtund client ls` lists them")
+    except (
+        Unusable,
+        config.ConfigError,
+        clients.ClientExists,
+        clients.BadName,
+        clients.PoolEmpty,
+        nat.FirewallRefused,
+        tun.DeviceRefused,
+    ) as error:
+        sys.exit(f"gtund: {error}")
+
+
+if __name__ == "__main__":
+    main()

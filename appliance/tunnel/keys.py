@@ -1,0 +1,131 @@
+"""Which key seals what. Pure.
+
+Both ends throw in 32 fresh random bytes; HKDF-SHA256 (RFC 5869) makes of them one AES-256-GCM key for each session,
+direction, connection and epoch. The nonce is the record's 64-bit counter, which starts at 0 with the key and never goes
+back, so no pair of key and nonce comes twice; a connection's number is never used again in its session. Keys live in
+memory only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from . import frame
+
+SESSION_ID: Final = 8
+"""Bytes of a session id, random, chosen by the server."""
+
+RANDOM: Final = 32
+"""Random bytes that each end contributes to a session."""
+
+LAST_COUNTER: Final = 1 << 48
+"""Far below the 2^64 of the field; a session is made anew long before."""
+
+_NONCE: Final = struct.Struct("!4xQ")
+_INFO: Final = struct.Struct("!HI")
+
+
+class Direction(Enum):
+    """Who seals."""
+
+    TO_SERVER = b"nexthop 1 to server"
+    TO_CLIENT = b"nexthop 1 to client"
+
+    @property
+    def opposite(self) -> Direction:
+        """Return the other one."""
+        return Direction.TO_CLIENT if self is Direction.TO_SERVER else Direction.TO_SERVER
+
+
+class NotAuthentic(Exception):
+    """A record was not made by the peer of this session, or not now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What both ends know of a session after the handshake."""
+
+    session_id: bytes
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def agree(cls, session_id: bytes, client_random: bytes, server_random: bytes) -> Session:
+        """Derive the session's secret; both ends call this with the same values."""
+        return cls(session_id, _extract(session_id, client_random + server_random))
+
+    def key(self, direction: Direction, connection: int, epoch: int) -> bytes:
+        """Return the 32-byte key of one direction of one connection in one epoch."""
+        return _expand(self.secret, direction.value + _INFO.pack(connection, epoch))
+
+    def proof(self, connection: int) -> bytes:
+        """Return the 32 bytes that show a new data connection to be of this session."""
+        return _expand(self.secret, b"nexthop 1 open" + _INFO.pack(connection, 0))
+
+
+class Sealer:
+    """Seals the records of one direction of one connection."""
+
+    def __init__(self, session: Session, direction: Direction, connection: int, epoch: int = 0) -> None:
+        self._aead = AESGCM(session.key(direction, connection, epoch))
+        self._aad = bytearray(session.session_id + bytes(frame.RECORD.size))
+        self._at = len(session.session_id)
+        self._connection, self._epoch = connection, epoch
+        self._counter = 0
+
+    def seal(self, kind: frame.Kind, plain: memoryview | bytes, record: memoryview) -> int:
+        """Write the whole record for `plain` into `record`; return its length in bytes."""
+        if self._counter >= LAST_COUNTER:
+            raise frame.LocalProtocolError("a key has sealed all that it may")
+        length = len(plain) + frame.TAG
+        frame.RECORD.pack_into(
+            self._aad, self._at, frame.VERSION, kind, self._connection, self._epoch, self._counter, length
+        )
+        end = frame.RECORD.size + length
+        record[: frame.RECORD.size] = self._aad[self._at :]
+        self._aead.encrypt_into(_NONCE.pack(self._counter), plain, self._aad, record[frame.RECORD.size : end])
+        self._counter += 1
+        return end
+
+
+class Opener:
+    """Opens the records of one direction of one connection, in the order in which they were sealed."""
+
+    def __init__(self, session: Session, direction: Direction, connection: int, epoch: int = 0) -> None:
+        self._aead = AESGCM(session.key(direction, connection, epoch))
+        self._aad = bytearray(session.session_id + bytes(frame.RECORD.size))
+        self._at = len(session.session_id)
+        self._expected = (connection, epoch)
+        self._counter = 0
+
+    def open(self, header: frame.Header, record: memoryview, plain: memoryview) -> int:
+        """Open `record` (header included) into `plain`; return the length in bytes, or raise `NotAuthentic`.
+
+        A stream keeps order, so a counter that is not the next one means a replay or a loss on a line that has neither.
+        """
+        if (header.connection, header.epoch) != self._expected or header.counter != self._counter:
+            raise NotAuthentic("a record out of its place")
+        self._aad[self._at :] = record[: frame.RECORD.size]
+        sealed = record[frame.RECORD.size : frame.RECORD.size + header.length]
+        length = header.length - frame.TAG
+        try:
+            self._aead.decrypt_into(_NONCE.pack(self._counter), sealed, self._aad, plain[:length])
+        except Exception as error:  # cryptography raises InvalidTag; anything else here is as good a reason to stop
+            raise NotAuthentic("a record that the peer did not seal") from error
+        self._counter += 1
+        return length
+
+
+def _extract(salt: bytes, material: bytes) -> bytes:
+    return hmac.digest(salt, material, hashlib.sha256)
+
+
+def _expand(secret: bytes, info: bytes) -> bytes:
+    """HKDF-Expand for one block, which is all that 32 bytes need (RFC 5869, section 2.3)."""
+    return hmac.digest(secret, info + b"\x01", hashlib.sha256)

@@ -1,0 +1,53 @@
+"""Is the other end there? Pure: the clock is passed in, in seconds.
+
+A probe goes through the tunnel's own sealed channel every second and comes back as an echo: only a round trip proves
+that the tunnel carries. Three seconds without one is dead. The first echo makes a session alive.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+EVERY: Final = 1.0
+DEAD_AFTER: Final = 3.0
+_STAMP: Final = struct.Struct("!d")
+_GAIN: Final = 1 / 8
+"""Of a new sample in the smoothed round trip (RFC 6298, section 2)."""
+
+
+class Liveness:
+    """One session's probes."""
+
+    def __init__(self, now: float) -> None:
+        self.alive = False
+        self.rtt: float | None = None
+        self._heard = now
+        self._next = now
+
+    def next_deadline(self) -> float:
+        """Return when `due` or `dead` will next have something to say."""
+        return min(self._next, self._heard + DEAD_AFTER)
+
+    def due(self, now: float) -> bytes | None:
+        """Return a probe to send, if it is time for one."""
+        if now < self._next:
+            return None
+        self._next = now + EVERY
+        return _STAMP.pack(now)
+
+    def echoed(self, payload: bytes, now: float) -> None:
+        """Take an echo. Its time stamp is our own, and sealed, so it can be believed."""
+        if len(payload) != _STAMP.size:
+            return
+        self._heard = now
+        if not self.alive:
+            # The first round trip also opened the connection at the far end: measure the next one, at once.
+            self.alive, self._next = True, now
+            return
+        sample = now - _STAMP.unpack(payload)[0]
+        self.rtt = sample if self.rtt is None else self.rtt + _GAIN * (sample - self.rtt)
+
+    def dead(self, now: float) -> bool:
+        """Return whether the session has been silent for too long."""
+        return now - self._heard >= DEAD_AFTER

@@ -1,0 +1,311 @@
+"""gtund's life with its clients: who comes in, which session is theirs, when it ends.
+
+One TCP port serves both kinds of connection, told apart by their first byte: TLS is a control channel, the preface of
+`frame` a data connection, which is handed to the client's own worker process. A client has one session, and the newest
+that could prove itself is the one: a client that lost its line need not wait for the old one to be missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import os
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Final
+
+from . import frame, keys, tun
+from .clients import Client, Registry, UnknownClient
+from .config import TunnelConfig
+from .dataplane import DataPlane, Over, WorkerDied
+from .gate import PATIENCE, Gate
+from .session import Conversation, Goodbye, Hello, Refusal, Role, Welcome, choose_version
+
+log = logging.getLogger("gtund")
+
+_READ: Final = 16 << 10
+_LOOK_EVERY: Final = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """One client with an open session."""
+
+    client: Client
+    session: keys.Session
+    plane: DataPlane
+    conversation: Conversation
+    writer: asyncio.StreamWriter
+    source: str
+    since: float = field(default_factory=time.time)
+    connections: set[int] = field(default_factory=set)
+
+    def end(self, code: Refusal, reason: str) -> None:
+        """Say goodbye, end the data plane's session, and close."""
+        self.plane.end()
+        self.conversation.goodbye(code, reason)
+        self.writer.write(self.conversation.to_send())
+        self.writer.close()
+
+
+class Server:
+    """All clients of this gtund."""
+
+    def __init__(self, registry: Registry, tunnel: TunnelConfig, tls: ssl.SSLContext) -> None:
+        self._registry, self._tunnel, self._tls = registry, tunnel, tls
+        self._gate = Gate()
+        self._planes: dict[str, DataPlane] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self.served: dict[str, Served] = {}
+
+    async def run(self, listener: socket.socket) -> None:
+        """Accept until cancelled; `listener` is bound, listening and non-blocking."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._cut_removed())
+                while True:
+                    sock, address = await loop.sock_accept(listener)
+                    if self._gate.enter(address[0]):
+                        group.create_task(self._receive(sock, address[0]))
+                    else:
+                        sock.close()
+        finally:
+            for served in tuple(self.served.values()):
+                served.end(Refusal.STOPPING, "gtund stops")
+            for plane in self._planes.values():
+                await plane.close()
+
+    def report(self) -> dict[str, object]:
+        """Return who is connected, for the control socket."""
+        return {
+            "turned_away": self._gate.turned_away,
+            "clients": {
+                name: {
+                    "source": served.source,
+                    "since": served.since,
+                    "rtt_ms": round(served.plane.traffic.rtt * 1000, 3) if served.plane.traffic.rtt else None,
+                    "counters": served.plane.traffic.counters,
+                }
+                for name, served in self.served.items()
+            },
+        }
+
+    async def _receive(self, sock: socket.socket, source: str) -> None:
+        """See one connection through; whatever it does, only itself ends."""
+        with contextlib.ExitStack() as place:
+            place.callback(self._gate.leave, source)
+            try:
+                first = await _first_byte(sock)
+                if first == frame.PREFACE_MAGIC[:1]:
+                    await self._take_data(sock)
+                else:
+                    await self._take_control(sock, source, place)
+            except (OSError, frame.RemoteProtocolError, WorkerDied, asyncio.IncompleteReadError) as error:
+                log.debug("a connection from %s ended: %s", source, error)
+            except (tun.DeviceRefused, tun.DeviceBusy) as error:
+                log.error("no device for a client: %s", error)
+            except Exception:
+                log.exception("a connection from %s met a mistake of ours", source)
+            finally:
+                sock.close()
+
+    # --- data connections ------------------------------------------------------------------------------------------
+
+    async def _take_data(self, sock: socket.socket) -> None:
+        async with asyncio.timeout(PATIENCE):
+            preface = await _read_exactly(sock, frame.PREFACE.size)
+        magic, session_id, number, proof = frame.PREFACE.unpack(preface)
+        served = next((one for one in self.served.values() if one.session.session_id == session_id), None)
+        if magic != frame.PREFACE_MAGIC or served is None:
+            raise frame.RemoteProtocolError("a data connection of no session")
+        if not hmac.compare_digest(served.session.proof(number), proof) or number in served.connections:
+            raise frame.RemoteProtocolError("a data connection without proof, or one that was there before")
+        served.connections.add(number)
+        served.plane.connect(number, sock)
+
+    # --- control channels ------------------------------------------------------------------------------------------
+
+    async def _take_control(self, sock: socket.socket, source: str, place: contextlib.ExitStack) -> None:
+        reader = asyncio.StreamReader(limit=frame.BEFORE_AUTH)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE):
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE
+            )
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            conversation = Conversation(Role.SERVER)
+            try:
+                hello = await _hello(conversation, reader)
+                client = self._admit(conversation, hello, source)
+            except BaseException:
+                transport.abort()
+                raise
+        if client is None:
+            async with asyncio.timeout(PATIENCE):
+                writer.write(conversation.to_send())
+                writer.close()
+                await writer.wait_closed()
+            return
+        place.close()  # it is no stranger any more
+        try:
+            await self._serve(client, hello, conversation, reader, writer, source)
+        finally:
+            transport.abort()
+
+    def _admit(self, conversation: Conversation, hello: Hello, source: str) -> Client | None:
+        if choose_version(hello.versions) is None:
+            conversation.refuse(Refusal.VERSION, "no protocol version in common: upgrade the older end")
+            return None
+        client = self._registry.admit(hello.name, hello.key, hello.join, time.time())
+        if client is None:
+            log.warning("refused a client from %s: no such client, or another key", source)
+            conversation.refuse(
+                Refusal.DENIED,
+                "no client of that name has this key, and the join token is spent or expired:"
+                " make a new one with `gtund client add` and join the link anew",
+            )
+        return client
+
+    async def _serve(
+        self,
+        client: Client,
+        hello: Hello,
+        conversation: Conversation,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        source: str,
+    ) -> None:
+        async with self._opening.setdefault(client.name, asyncio.Lock()):
+            plane = await self._plane(client)
+            if (old := self.served.pop(client.name, None)) is not None:
+                old.end(Refusal.REPLACED, "the same client opened a newer session")
+            session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
+            session = keys.Session.agree(session_id, hello.random, ours)
+            plane.begin(session, "server", [f"{client.address}/32"])
+            served = Served(client, session, plane, conversation, writer, source)
+            self.served[client.name] = served
+        lease = IPv4Interface(f"{client.address}/{self._tunnel.subnet.prefixlen}")
+        version = choose_version(hello.versions) or 0
+        conversation.welcome(Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu))
+        writer.write(conversation.to_send())
+        log.info("client %s came in from %s with %s", client.name, source, client.address)
+        try:
+            reason = await self._until_over(served, reader)
+        finally:
+            if self.served.get(client.name) is served:
+                del self.served[client.name]
+                served.end(Refusal.BROKEN, "the session broke")
+        log.info("client %s is gone: %s", client.name, reason)
+
+    async def _until_over(self, served: Served, reader: asyncio.StreamReader) -> str:
+        """Return why the session ended: by the client's word, its line, or silence in the tunnel."""
+        async with asyncio.TaskGroup() as group:
+            ends = {
+                group.create_task(_control_over(served.conversation, reader)),
+                group.create_task(_data_over(served.plane, served.session.session_id)),
+            }
+            done, others = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in others:
+                task.cancel()
+        return done.pop().result()
+
+    async def _plane(self, client: Client) -> DataPlane:
+        """Return the client's data plane, started at its first session and kept from then on."""
+        plane = self._planes.get(client.name)
+        if plane is None or plane.died:
+            plane = DataPlane(device_of(client.name))
+            await plane.start()
+            self._planes[client.name] = plane
+        address = IPv4Interface(f"{self._tunnel.gateway}/32")
+        alias = f"gtund client {client.name}"
+        tun.configure(plane.device, tun.Addressing(address, IPv4Address(client.address), self._tunnel.mtu, alias))
+        return plane
+
+    async def _cut_removed(self) -> None:
+        """End the session of a client that is not registered any more, or whose name now belongs to another."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            for name, served in tuple(self.served.items()):
+                try:
+                    known = self._registry.get(name)
+                except UnknownClient:
+                    known = None
+                if known is None or known.key_sha256 != served.client.key_sha256:
+                    self.served.pop(name, None)
+                    served.end(Refusal.REMOVED, "the client was removed")
+                    await self._forget(name)
+
+    async def _forget(self, name: str) -> None:
+        plane = self._planes.pop(name, None)
+        if plane is not None:
+            await plane.close()
+        tun.destroy(device_of(name))
+
+
+def device_of(client: str) -> str:
+    """Return the name of a client's device on this side."""
+    return f"gt-{client}"
+
+
+async def _hello(conversation: Conversation, reader: asyncio.StreamReader) -> Hello:
+    while data := await reader.read(frame.BEFORE_AUTH):
+        for event in conversation.receive(data):
+            if isinstance(event, Hello):
+                return event
+    raise frame.RemoteProtocolError("it went away without a word")
+
+
+async def _control_over(conversation: Conversation, reader: asyncio.StreamReader) -> str:
+    try:
+        while data := await reader.read(_READ):
+            for event in conversation.receive(data):
+                if isinstance(event, Goodbye):
+                    return event.reason
+    except (OSError, frame.RemoteProtocolError) as error:
+        return f"its control connection broke: {error}"
+    return "it closed the control connection"
+
+
+async def _data_over(plane: DataPlane, session_id: bytes) -> str:
+    try:
+        while True:
+            match await plane.report(session_id):
+                case Over(_, why):
+                    return why
+    except WorkerDied as error:
+        return str(error)
+
+
+async def _first_byte(sock: socket.socket) -> bytes:
+    """Wait for the first byte and leave it where it is."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock, _settle, readable)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await readable
+    finally:
+        loop.remove_reader(sock)
+    return sock.recv(1, socket.MSG_PEEK)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _read_exactly(sock: socket.socket, length: int) -> bytes:
+    loop, data = asyncio.get_running_loop(), b""
+    while len(data) < length:
+        more = await loop.sock_recv(sock, length - len(data))
+        if not more:
+            raise frame.RemoteProtocolError("a preface that ends early")
+        data += more
+    return data

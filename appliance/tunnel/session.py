@@ -1,0 +1,225 @@
+"""The control channel's conversation, seen from either end. Pure: bytes in, events out, bytes to send.
+
+Everything that affects the state lives in `TRANSITIONS`; a message that has no line there is the peer's error.
+
+    client                         server
+    HELLO_SENT   -- hello -->      AWAIT_HELLO
+                                   ASKED          somebody decides: `welcome` or `refuse`
+    OPEN         <-- welcome --    OPEN
+    CLOSED       <-- refused --    CLOSED
+    CLOSED       <-- bye -->       CLOSED         with a code, by either end, at any time after
+
+It runs inside TLS, and the client has checked the server's key before its first byte. The client names the versions
+that it speaks, the server picks the greatest that it knows too, so a newer end talks to an older one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Final
+
+from . import frame, keys
+
+VERSIONS: Final = (1,)
+
+
+class Role(Enum):
+    """Which end this is."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class State(Enum):
+    """Where the conversation stands."""
+
+    HELLO_SENT = "hello-sent"
+    AWAIT_HELLO = "await-hello"
+    ASKED = "asked"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+TRANSITIONS: Final = {
+    (Role.SERVER, State.AWAIT_HELLO, "hello"): State.ASKED,
+    (Role.CLIENT, State.HELLO_SENT, "welcome"): State.OPEN,
+    (Role.CLIENT, State.HELLO_SENT, "refused"): State.CLOSED,
+    (Role.CLIENT, State.OPEN, "bye"): State.CLOSED,
+    (Role.SERVER, State.OPEN, "bye"): State.CLOSED,
+}
+"""(who receives, where it stands, what comes) -> where it stands then."""
+
+
+class Refusal(Enum):
+    """Why a server says no or goodbye. The values are on the wire."""
+
+    DENIED = "denied"
+    VERSION = "version"
+    REPLACED = "replaced"
+    REMOVED = "removed"
+    STOPPING = "stopping"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A client asks to come in. `key` is its own secret; `join` the token's, while it has not been spent."""
+
+    versions: tuple[int, ...]
+    name: str
+    key: bytes = field(repr=False)
+    join: bytes = field(repr=False)
+    random: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The server lets it in. `address` carries the tunnel subnet's prefix length; `mtu` is in bytes."""
+
+    version: int
+    session_id: bytes
+    random: bytes = field(repr=False)
+    address: IPv4Interface
+    gateway: IPv4Address
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """The conversation is over: refused, or ended later."""
+
+    code: str
+    reason: str
+
+
+Event = Hello | Welcome | Goodbye
+
+
+class Conversation:
+    """One end of one control channel."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.state = State.AWAIT_HELLO if role is Role.SERVER else State.HELLO_SENT
+        self._decoder = frame.Decoder()
+        self._outgoing = b""
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take what came; raise `RemoteProtocolError` when the peer may not say that, or not now."""
+        return [self._step(message) for message in self._decoder.receive(data)]
+
+    def to_send(self) -> bytes:
+        """Return what is to be sent now."""
+        data, self._outgoing = self._outgoing, b""
+        return data
+
+    def hello(self, hello: Hello) -> None:
+        """Ask to come in: a client's first and only word."""
+        self._require(Role.CLIENT, State.HELLO_SENT)
+        self._say(
+            "hello",
+            versions=list(hello.versions),
+            name=hello.name,
+            key=_text(hello.key),
+            join=_text(hello.join),
+            random=_text(hello.random),
+        )
+        self._decoder.limit = frame.AFTER_AUTH  # the server's key was checked before this
+
+    def welcome(self, welcome: Welcome) -> None:
+        """Let the client in."""
+        self._require(Role.SERVER, State.ASKED)
+        self.state = State.OPEN
+        self._decoder.limit = frame.AFTER_AUTH
+        self._say(
+            "welcome",
+            version=welcome.version,
+            session=welcome.session_id.hex(),
+            random=_text(welcome.random),
+            address=str(welcome.address),
+            gateway=str(welcome.gateway),
+            mtu=welcome.mtu,
+        )
+
+    def refuse(self, code: Refusal, reason: str) -> None:
+        """Say no, with a reason for people that tells nothing about other clients."""
+        self._require(Role.SERVER, State.ASKED)
+        self.state = State.CLOSED
+        self._say("refused", code=code.value, reason=reason)
+
+    def goodbye(self, code: Refusal, reason: str) -> None:
+        """End an open session."""
+        if self.state is State.OPEN:
+            self.state = State.CLOSED
+            self._say("bye", code=code.value, reason=reason)
+
+    def _step(self, message: frame.Message) -> Event:
+        kind = message["type"]
+        following = TRANSITIONS.get((self.role, self.state, kind))
+        if following is None:
+            raise frame.RemoteProtocolError(f"{kind[:20]!r} came in state {self.state.value}")
+        event = _read(message)
+        self.state = following
+        return event
+
+    def _say(self, kind: str, **fields: object) -> None:
+        self._outgoing += frame.encode({"type": kind, **fields})
+
+    def _require(self, role: Role, state: State) -> None:
+        if (self.role, self.state) != (role, state):
+            raise frame.LocalProtocolError(f"a {self.role.value} in state {self.state.value} cannot say that")
+
+
+def choose_version(offered: tuple[int, ...]) -> int | None:
+    """Return the greatest version that both ends speak."""
+    return max(set(offered) & set(VERSIONS), default=None)
+
+
+def _read(message: frame.Message) -> Event:
+    try:
+        return _READERS[message["type"]](message)
+    except (KeyError, ValueError, TypeError, binascii.Error):
+        raise frame.RemoteProtocolError(f"a malformed {message['type']!r}") from None
+
+
+def _read_hello(message: frame.Message) -> Hello:
+    name, versions = message["name"], message["versions"]
+    if not isinstance(name, str) or not all(isinstance(version, int) for version in versions):
+        raise TypeError
+    random = _bytes(message["random"])
+    if len(random) != keys.RANDOM:
+        raise ValueError
+    return Hello(tuple(versions), name, _bytes(message["key"]), _bytes(message["join"]), random)
+
+
+def _read_welcome(message: frame.Message) -> Welcome:
+    session_id, random, mtu = bytes.fromhex(message["session"]), _bytes(message["random"]), message["mtu"]
+    if len(session_id) != keys.SESSION_ID or len(random) != keys.RANDOM or not 576 <= mtu <= 65_535:
+        raise ValueError
+    address, gateway = IPv4Interface(message["address"]), IPv4Address(message["gateway"])
+    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu)
+
+
+def _read_goodbye(message: frame.Message) -> Goodbye:
+    return Goodbye(str(message["code"])[:40], str(message["reason"])[:400])
+
+
+_READERS: Final[dict[str, Callable[[frame.Message], Event]]] = {
+    "hello": _read_hello,
+    "welcome": _read_welcome,
+    "refused": _read_goodbye,
+    "bye": _read_goodbye,
+}
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)

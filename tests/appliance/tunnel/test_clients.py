@@ -1,0 +1,84 @@
+import stat
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from appliance.tunnel.clients import JOIN_VALID, BadName, ClientExists, PoolEmpty, Registry, UnknownClient
+
+NOW = 1_000_000.0
+KEY = b"k" * 32
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return Registry(
+        tmp_path / "clients", IPv4Network("100.64.240.0/29"), IPv4Address("100.64.240.1"), IPv4Address("100.64.240.1")
+    )
+
+
+def test_a_client_keeps_its_address_and_no_two_have_the_same(registry):
+    names = ["a", "b", "c"]
+    addresses = [registry.add(name, NOW)[0].address for name in names]
+    assert len(set(addresses)) == 3
+    assert "100.64.240.1" not in addresses
+    assert [registry.get(name).address for name in names] == addresses
+
+
+def test_a_join_secret_enrols_one_key_once(registry):
+    _, secret = registry.add("a", NOW)
+    assert registry.admit("a", KEY, secret, NOW).joined
+    assert registry.admit("a", b"x" * 32, secret, NOW) is None
+    assert registry.admit("a", KEY, b"", NOW) is not None
+
+
+def test_a_client_that_missed_the_answer_to_its_enrolment_comes_in_all_the_same(registry):
+    _, secret = registry.add("a", NOW)
+    registry.admit("a", KEY, secret, NOW)
+    assert registry.admit("a", KEY, secret, NOW) is not None
+
+
+def test_an_expired_secret_a_short_key_a_wrong_key_and_an_unknown_name_are_refused(registry):
+    _, secret = registry.add("a", NOW)
+    assert registry.admit("a", KEY, secret, NOW + JOIN_VALID) is None
+    assert registry.admit("a", b"short", secret, NOW) is None
+    assert registry.admit("a", KEY, b"wrong", NOW) is None
+    assert registry.admit("nobody", KEY, secret, NOW) is None
+    assert registry.admit("../a", KEY, secret, NOW) is None
+
+
+def test_no_key_is_no_key(registry):
+    """A client that has not joined has an empty hash; nothing hashes to that."""
+    registry.add("a", NOW)
+    assert registry.admit("a", b"", b"", NOW) is None
+
+
+def test_neither_key_nor_secret_is_on_disk_and_only_the_owner_reads_the_file(registry, tmp_path):
+    _, secret = registry.add("a", NOW)
+    registry.admit("a", KEY, secret, NOW)
+    file = tmp_path / "clients" / "a.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    for hidden in (KEY, secret):
+        assert hidden not in file.read_bytes()
+        assert hidden.hex().encode() not in file.read_bytes()
+
+
+def test_a_removed_client_is_unknown_and_its_address_free(registry):
+    address = registry.add("a", NOW)[0].address
+    registry.remove("a")
+    with pytest.raises(UnknownClient):
+        registry.get("a")
+    assert registry.add("b", NOW)[0].address == address
+
+
+def test_what_cannot_be_added_says_why_and_changes_nothing(registry):
+    registry.add("a", NOW)
+    with pytest.raises(ClientExists, match="already"):
+        registry.add("a", NOW)
+    for name in ("", "A", "1a", "../x", "a" * 12, "a b"):
+        with pytest.raises(BadName, match="a letter first"):
+            registry.add(name, NOW)
+    for name in "bcde":
+        registry.add(name, NOW)
+    with pytest.raises(PoolEmpty, match="remove a client"):
+        registry.add("z", NOW)
+    assert [client.name for client in registry.all()] == list("abcde")
