@@ -26,6 +26,7 @@ from typing import Final, NoReturn
 from . import config, frame, identity, keys, report, tun
 from .backoff import Backoff
 from .dataplane import DataPlane, Over, WorkerDied
+from .race import first, hang_up
 from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Role, Welcome
 
 log = logging.getLogger("gtun")
@@ -153,9 +154,9 @@ class Gtun:
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._stand(State.UP)
-                await self._until_over(conversation, reader, session)
+                raise await first(_control_over(conversation, reader), _data_over(self._plane, session))
             finally:
-                writer.transport.abort()
+                hang_up(writer)
 
     async def _handshake(
         self, conversation: Conversation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -185,34 +186,6 @@ class Gtun:
             case Over(_, why):
                 raise LinkDown("gone", why)
 
-    async def _until_over(
-        self, conversation: Conversation, reader: asyncio.StreamReader, session: keys.Session
-    ) -> NoReturn:
-        """Wait for the first of: a goodbye or the end of the control channel, the end of the data plane's session."""
-
-        async def control() -> NoReturn:
-            match await _next_event(conversation, reader):
-                case Goodbye(code, reason):
-                    raise LinkDown(code, f"{self._link.server} ended the session: {reason}")
-                case other:
-                    raise frame.RemoteProtocolError(f"{type(other).__name__} came in an open session")
-
-        async def data() -> NoReturn:
-            while True:
-                match await self._plane.report(session.session_id):
-                    case Over(_, why):
-                        raise LinkDown("gone", why)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(control())
-                group.create_task(data())
-        except* WorkerDied as died:
-            raise died.exceptions[0] from None
-        except* (LinkDown, frame.RemoteProtocolError, OSError) as ends:
-            raise ends.exceptions[0] from None
-        raise AssertionError("neither task returns")
-
     def _stand(
         self, state: State, *, code: str | None = None, reason: str | None = None, retry_at: float | None = None
     ) -> None:
@@ -228,6 +201,31 @@ async def _next_event(conversation: Conversation, reader: asyncio.StreamReader) 
             raise LinkDown("gone", "the server closed the control connection")
         for event in conversation.receive(data):
             return event
+
+
+async def _control_over(conversation: Conversation, reader: asyncio.StreamReader) -> LinkDown | WorkerDied:
+    """Return why the session ended, as the control channel tells it."""
+    try:
+        match await _next_event(conversation, reader):
+            case Goodbye(code, reason):
+                return LinkDown(code, f"the server ended the session: {reason}")
+            case other:
+                return LinkDown("protocol", f"the server sent {type(other).__name__} in an open session")
+    except LinkDown as end:
+        return end
+    except (frame.RemoteProtocolError, OSError) as error:
+        return LinkDown("gone", f"the control connection broke: {error}")
+
+
+async def _data_over(plane: DataPlane, session: keys.Session) -> LinkDown | WorkerDied:
+    """Return why the session ended, as the data plane tells it."""
+    try:
+        while True:
+            match await plane.report(session.session_id):
+                case Over(_, why):
+                    return LinkDown("gone", why)
+    except WorkerDied as error:
+        return error
 
 
 async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> socket.socket:

@@ -24,6 +24,7 @@ from .clients import Client, Registry, UnknownClient
 from .config import TunnelConfig
 from .dataplane import DataPlane, Over, WorkerDied
 from .gate import PATIENCE, Gate
+from .race import first, hang_up
 from .session import Conversation, Goodbye, Hello, Refusal, Role, Welcome, choose_version
 
 log = logging.getLogger("gtund")
@@ -101,8 +102,7 @@ class Server:
         with contextlib.ExitStack() as place:
             place.callback(self._gate.leave, source)
             try:
-                first = await _first_byte(sock)
-                if first == frame.PREFACE_MAGIC[:1]:
+                if await _first_byte(sock) == frame.PREFACE_MAGIC[:1]:
                     await self._take_data(sock)
                 else:
                     await self._take_control(sock, source, place)
@@ -112,22 +112,21 @@ class Server:
                 log.error("no device for a client: %s", error)
             except Exception:
                 log.exception("a connection from %s met a mistake of ours", source)
-            finally:
-                sock.close()
 
     # --- data connections ------------------------------------------------------------------------------------------
 
     async def _take_data(self, sock: socket.socket) -> None:
-        async with asyncio.timeout(PATIENCE):
-            preface = await _read_exactly(sock, frame.PREFACE.size)
-        magic, session_id, number, proof = frame.PREFACE.unpack(preface)
-        served = next((one for one in self.served.values() if one.session.session_id == session_id), None)
-        if magic != frame.PREFACE_MAGIC or served is None:
-            raise frame.RemoteProtocolError("a data connection of no session")
-        if not hmac.compare_digest(served.session.proof(number), proof) or number in served.connections:
-            raise frame.RemoteProtocolError("a data connection without proof, or one that was there before")
-        served.connections.add(number)
-        served.plane.connect(number, sock)
+        with contextlib.closing(sock):  # the worker gets a descriptor of its own
+            async with asyncio.timeout(PATIENCE):
+                preface = await _read_exactly(sock, frame.PREFACE.size)
+            magic, session_id, number, proof = frame.PREFACE.unpack(preface)
+            served = next((one for one in self.served.values() if one.session.session_id == session_id), None)
+            if magic != frame.PREFACE_MAGIC or served is None:
+                raise frame.RemoteProtocolError("a data connection of no session")
+            if not hmac.compare_digest(served.session.proof(number), proof) or number in served.connections:
+                raise frame.RemoteProtocolError("a data connection without proof, or one that was there before")
+            served.connections.add(number)
+            served.plane.connect(number, sock)
 
     # --- control channels ------------------------------------------------------------------------------------------
 
@@ -137,7 +136,7 @@ class Server:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE):
             transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE
+                lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE, ssl_shutdown_timeout=1
             )
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             conversation = Conversation(Role.SERVER)
@@ -145,7 +144,7 @@ class Server:
                 hello = await _hello(conversation, reader)
                 client = self._admit(conversation, hello, source)
             except BaseException:
-                transport.abort()
+                hang_up(writer)
                 raise
         if client is None:
             async with asyncio.timeout(PATIENCE):
@@ -157,7 +156,7 @@ class Server:
         try:
             await self._serve(client, hello, conversation, reader, writer, source)
         finally:
-            transport.abort()
+            hang_up(writer)
 
     def _admit(self, conversation: Conversation, hello: Hello, source: str) -> Client | None:
         if choose_version(hello.versions) is None:
@@ -206,15 +205,10 @@ class Server:
 
     async def _until_over(self, served: Served, reader: asyncio.StreamReader) -> str:
         """Return why the session ended: by the client's word, its line, or silence in the tunnel."""
-        async with asyncio.TaskGroup() as group:
-            ends = {
-                group.create_task(_control_over(served.conversation, reader)),
-                group.create_task(_data_over(served.plane, served.session.session_id)),
-            }
-            done, others = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in others:
-                task.cancel()
-        return done.pop().result()
+        return await first(
+            _control_over(served.conversation, reader),
+            _data_over(served.plane, served.session.session_id),
+        )
 
     async def _plane(self, client: Client) -> DataPlane:
         """Return the client's data plane, started at its first session and kept from then on."""
@@ -284,15 +278,18 @@ async def _data_over(plane: DataPlane, session_id: bytes) -> str:
 
 
 async def _first_byte(sock: socket.socket) -> bytes:
-    """Wait for the first byte and leave it where it is."""
+    """Wait for the first byte and leave it where it is; a socket on which none comes is closed."""
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
     loop.add_reader(sock, _settle, readable)
     try:
         async with asyncio.timeout(PATIENCE):
             await readable
-    finally:
+    except BaseException:
         loop.remove_reader(sock)
+        sock.close()
+        raise
+    loop.remove_reader(sock)
     return sock.recv(1, socket.MSG_PEEK)
 
 
