@@ -1,0 +1,98 @@
+"""The API's JSON as values, and our mark on a route entry. Pure.
+
+Route entries cannot be tagged, so the mark is in name and description, and only an entry that carries **both** exactly
+as we write them is ours: what a person has renamed is theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any, Final
+
+from cloud.provider import EntryStatus, Network, Owner, RouteEntry
+
+Body = Mapping[str, Any]
+
+_STATUSES: Final = {status.value.lower(): status for status in EntryStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Whose we are, written into every entry. `epoch` counts takeovers; entries of all our epochs are ours."""
+
+    appliance: str
+    epoch: int = 1
+
+    @property
+    def name(self) -> str:
+        """The RouteEntryName, up to 128 characters."""
+        return f"nexthop-{self.appliance}"
+
+    @property
+    def description(self) -> str:
+        """The Description, up to 256 characters."""
+        return f"nexthop:{self.appliance}:{self.epoch}"
+
+    def is_on(self, name: str, description: str) -> bool:
+        """Say whether an entry with these texts is ours."""
+        return name == self.name and description.startswith(f"nexthop:{self.appliance}:")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A vSwitch, and the route table it uses."""
+
+    vswitch: str
+    cidr: Network
+    table: str
+
+
+def entry(item: Body, table: str, mark: Mark) -> RouteEntry | None:
+    """Read one entry of DescribeRouteEntryList; None for one that is to a prefix list instead of a CIDR."""
+    destination = network(item.get("DestinationCidrBlock"))
+    if destination is None:
+        return None
+    hops = (item.get("NextHops") or {}).get("NextHop") or [{}]
+    name, description = item.get("RouteEntryName") or "", item.get("Description") or ""
+    if item.get("Type") != "Custom":
+        owner = Owner.SYSTEM
+    else:
+        owner = Owner.OURS if mark.is_on(name, description) else Owner.FOREIGN
+    return RouteEntry(
+        destination=destination,
+        next_hop=hops[0].get("NextHopId") or "",
+        next_hop_type=hops[0].get("NextHopType") or "",
+        table=item.get("RouteTableId") or table,
+        entry_id=item.get("RouteEntryId") or "",
+        owner=owner,
+        status=_STATUSES.get(str(item.get("Status")).lower(), EntryStatus.PENDING),
+        name=name,
+        description=description,
+    )
+
+
+def cidrs(vpc: Body) -> tuple[Network, ...]:
+    """Read every CIDR of one item of DescribeVpcs: the primary one first, then secondary and IPv6 ones."""
+    secondary = (vpc.get("SecondaryCidrBlocks") or {}).get("SecondaryCidrBlock") or []
+    sixes = (vpc.get("Ipv6CidrBlocks") or {}).get("Ipv6CidrBlock") or []
+    texts = [vpc.get("CidrBlock"), *secondary, vpc.get("Ipv6CidrBlock"), *(six.get("Ipv6CidrBlock") for six in sixes)]
+    found = (network(text) for text in texts)
+    return tuple(dict.fromkeys(each for each in found if each is not None))
+
+
+def place(vswitch: Body) -> Place | None:
+    """Read one item of DescribeVSwitches."""
+    cidr = network(vswitch.get("CidrBlock"))
+    if cidr is None:
+        return None
+    return Place(str(vswitch["VSwitchId"]), cidr, (vswitch.get("RouteTable") or {}).get("RouteTableId") or "")
+
+
+def network(text: object) -> Network | None:
+    """Read a CIDR, or return None for anything else."""
+    try:
+        return ip_network(str(text), strict=False)
+    except ValueError:
+        return None

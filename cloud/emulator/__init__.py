@@ -1,0 +1,1 @@
+"""An Aliyun VPC on one machine: signed API, metadata service and a virtual router. Never imported by nexthopd."""
