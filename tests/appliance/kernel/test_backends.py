@@ -1,0 +1,242 @@
+"""Both firewalls against the real kernel: what is written reads back, drift is mended, what is foreign is untouched."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.kernel.firewall import Backend, FirewallError, Rules
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Space
+
+pytestmark = pytest.mark.lab
+
+POD, SERVICE = (ip_network("10.244.0.0/16"), "tun-hk"), (ip_network("10.96.0.0/16"), "tun-hk")
+POD6 = (ip_network("fd00:10:244::/48"), "tun-hk")
+HK = frozenset({"tun-hk"})
+USUAL = Rules(masquerade=frozenset({POD, SERVICE}), forward=HK, clamp=HK, vpc="eth0")
+KINDS = {
+    "nothing": Rules(),
+    "no CIDR": Rules(vpc="eth0"),
+    "a link without a CIDR": Rules(forward=HK, clamp=HK, vpc="eth0"),
+    "two CIDRs": USUAL,
+    "source kept": Rules(masquerade=frozenset({POD}), plain=frozenset({SERVICE}), forward=HK, vpc="eth0"),
+    "one address": Rules(masquerade=frozenset({(ip_network("10.9.9.9/32"), "tun-hk")}), forward=HK, vpc="eth0"),
+    "everything": Rules(masquerade=frozenset({(ip_network("0.0.0.0/0"), "tun-hk")}), forward=HK, vpc="eth0"),
+    "IPv6 alone": Rules(masquerade=frozenset({POD6}), forward=HK, clamp=HK, vpc="eth0"),
+    "everything IPv6": Rules(plain=frozenset({(ip_network("::/0"), "tun-hk")}), forward=HK, vpc="eth0"),
+    "both families, two links": Rules(
+        masquerade=frozenset({POD, POD6, (ip_network("10.0.0.0/8"), "tun-us")}),
+        plain=frozenset({SERVICE}),
+        forward=frozenset({"tun-hk", "tun-us"}),
+        clamp=frozenset({"tun-us"}),
+        vpc="ens5.100",
+    ),
+}
+FOREIGN = """
+for t in iptables-legacy ip6tables-legacy; do
+$t -P FORWARD DROP; $t -N DOCKER; $t -A FORWARD -o docker0 -j DOCKER; $t -A DOCKER -p tcp --dport 80 -j ACCEPT
+$t -t nat -A POSTROUTING -o eth7 -j MASQUERADE; $t -t mangle -A FORWARD -o eth7 -j MARK --set-mark 7
+done
+nft -f - <<end
+table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; iifname "docker0" accept; }; }
+table inet other { set s { type ipv4_addr; elements = { 1.2.3.4 }; }
+chain c { type nat hook postrouting priority 100; oifname "eth7" masquerade; }; }
+end
+"""
+SNAPSHOT = "iptables-legacy-save; ip6tables-legacy-save; nft list ruleset"
+
+
+def _without_ours(text: str) -> str:
+    text = re.sub(r"(?m)^(#.*|.*NEXTHOP.*)\n", "", re.sub(r"\[\d+:\d+\]", "", text))
+    return re.sub(r"(?ms)^table inet nexthop \{.*?^\}\n", "", text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_reads_back_and_is_written_once(firewall: Backend, space: Space, kind: str) -> None:
+    with space.entered():
+        assert firewall.read() is None
+        firewall.write(KINDS[kind])
+        assert firewall.read() == KINDS[kind]
+        done = firewall.writes
+        firewall.write(KINDS[kind])
+        assert firewall.writes == done
+
+
+def test_every_rule_set_can_follow_every_other(firewall: Backend, space: Space) -> None:
+    with space.entered():
+        for first in KINDS.values():
+            for second in KINDS.values():
+                firewall.write(first)
+                firewall.write(second)
+                assert firewall.read() == second
+
+
+def test_foreign_rules_are_the_same_after_write_rewrite_and_purge(firewall: Backend, space: Space) -> None:
+    space.sh(FOREIGN)
+    before = space.sh(SNAPSHOT)
+    with space.entered():
+        for rules in KINDS.values():
+            firewall.write(rules)
+            assert _without_ours(space.sh(SNAPSHOT)) == _without_ours(before)
+        firewall.purge()
+    after = space.sh(SNAPSHOT)
+    assert "nexthop" not in after.lower()
+    assert _without_ours(after) == _without_ours(before)
+    assert "policy drop" in after
+    assert ":FORWARD DROP" in after
+
+
+def test_purge_of_nothing_is_no_write_and_makes_no_table(firewall: Backend, space: Space) -> None:
+    with space.entered():
+        firewall.purge()
+        assert firewall.writes == 0
+    names = space.sh(
+        "cat /proc/thread-self/net/ip_tables_names /proc/thread-self/net/ip6_tables_names; nft list tables"
+    )
+    assert names == ""
+
+
+DRIFT = {
+    "iptables": {
+        "a rule removed": "iptables-legacy -t nat -D NEXTHOP-POSTROUTING 1",
+        "a forward rule removed": "iptables-legacy -D NEXTHOP-FORWARD 3",
+        "a chain flushed": "iptables-legacy -F NEXTHOP-FORWARD",
+        "all flushed": "for t in filter nat mangle; do iptables-legacy -t $t -F; done",
+        "all deleted": "for t in filter nat mangle; do iptables-legacy -t $t -F; iptables-legacy -t $t -X; done",
+        "the jump removed": "iptables-legacy -D FORWARD 1",
+        "the jump no longer first": "iptables-legacy -I FORWARD -j DROP",
+        "the jump there twice": "iptables-legacy -A FORWARD -j NEXTHOP-FORWARD",
+        "the jump with a condition": (
+            "iptables-legacy -D FORWARD 1; iptables-legacy -I FORWARD -i eth9 -m comment --comment nexthop "
+            "-j NEXTHOP-FORWARD"
+        ),
+        "an extra rule": "iptables-legacy -I NEXTHOP-FORWARD -s 6.6.6.6 -j ACCEPT",
+        "an extra rule of our shape": (
+            "iptables-legacy -t mangle -A NEXTHOP-MANGLE -i tun-x -p tcp --tcp-flags SYN,RST SYN -m comment "
+            "--comment nexthop -j TCPMSS --clamp-mss-to-pmtu"
+        ),
+        "another clamp": (
+            "iptables-legacy -t mangle -R NEXTHOP-MANGLE 1 -o tun-hk -p tcp --tcp-flags SYN,RST SYN -m comment "
+            "--comment nexthop -j TCPMSS --set-mss 536"
+        ),
+        "the order changed": (
+            "iptables-legacy -t mangle -A NEXTHOP-MANGLE -o tun-hk -p tcp --tcp-flags SYN,RST SYN -m comment "
+            "--comment nexthop -j TCPMSS --clamp-mss-to-pmtu; iptables-legacy -t mangle -D NEXTHOP-MANGLE 1"
+        ),
+        "a wildcard for a device": (
+            "iptables-legacy -R NEXTHOP-FORWARD 1 -o tun-hk+ -m conntrack --ctstate INVALID -m comment "
+            "--comment nexthop -j DROP"
+        ),
+    },
+    "nftables": {
+        "a rule removed": "nft delete rule inet nexthop postrouting handle $(H postrouting 1)",
+        "a chain flushed": "nft flush chain inet nexthop forward",
+        "the table flushed": "nft flush table inet nexthop",
+        "the rule set flushed": "nft flush ruleset",
+        "an extra rule": "nft insert rule inet nexthop forward ip saddr 6.6.6.6 accept",
+        "an extra rule of our shape": 'nft add rule inet nexthop forward oifname "tun-x" ct state invalid drop '
+        'comment \\"nexthop\\"',
+        "an extra chain": "nft add chain inet nexthop more",
+        "an extra set": "nft 'add set inet nexthop more { type ipv4_addr; }'",
+        "another policy": "nft 'chain inet nexthop forward { policy drop; }'",
+        "a condition more": "nft replace rule inet nexthop postrouting handle $(H postrouting 1) "
+        'oifname "tun-hk" ip daddr 10.96.0.0/16 tcp dport 80 masquerade comment \\"nexthop\\"',
+        "masqueraded otherwise": "nft replace rule inet nexthop postrouting handle $(H postrouting 1) "
+        'oifname "tun-hk" ip daddr 10.96.0.0/16 masquerade random comment \\"nexthop\\"',
+        "the order changed": "h=$(H forward 1); nft delete rule inet nexthop forward handle $h; "
+        'nft add rule inet nexthop forward oifname "tun-hk" ct state invalid drop comment \\"nexthop\\"',
+    },
+}
+_HANDLE = "H() { nft -a list chain inet nexthop $1 | sed -n 's/.*# handle //p' | sed -n $(($2 + 1))p; }\n"
+
+
+@pytest.mark.parametrize(("name", "fault"), [(name, fault) for name, faults in DRIFT.items() for fault in faults])
+def test_drift_is_seen_and_mended(space: Space, name: str, fault: str) -> None:
+    from appliance.kernel.choose import backend  # noqa: PLC0415
+
+    firewall = backend(name)
+    with space.entered():
+        firewall.write(USUAL)
+        before = space.sh(SNAPSHOT)
+        space.sh(_HANDLE + DRIFT[name][fault])
+        assert space.sh(SNAPSHOT) != before, "the fault did nothing"
+        assert firewall.read() is None or firewall.read() != USUAL
+        firewall.write(USUAL)
+        assert firewall.read() == USUAL
+
+
+def test_ipv6_rules_that_drift_are_seen_and_mended(space: Space) -> None:
+    from appliance.kernel.choose import backend  # noqa: PLC0415
+
+    firewall = backend("iptables")
+    both = KINDS["both families, two links"]
+    with space.entered():
+        firewall.write(both)
+        for fault in (
+            "ip6tables-legacy -t nat -F",
+            "ip6tables-legacy -F NEXTHOP-FORWARD",
+            "ip6tables-legacy -D FORWARD 1",
+        ):
+            space.sh(fault)
+            assert firewall.read() is None
+            firewall.write(both)
+            assert firewall.read() == both
+
+
+def test_without_an_ipv6_cidr_the_ipv6_tables_are_not_even_loaded(space: Space) -> None:
+    from appliance.kernel.choose import backend  # noqa: PLC0415
+
+    with space.entered():
+        backend("iptables").write(USUAL)
+    assert space.sh("cat /proc/thread-self/net/ip6_tables_names") == ""
+
+
+def test_a_chain_of_others_that_jumps_to_ours_does_not_stop_a_purge(space: Space) -> None:
+    from appliance.kernel.choose import backend  # noqa: PLC0415
+
+    firewall = backend("iptables")
+    with space.entered():
+        firewall.write(USUAL)
+        space.sh("iptables-legacy -N MINE; iptables-legacy -A MINE -s 1.2.3.4 -j NEXTHOP-FORWARD")
+        space.sh("iptables-legacy -A MINE -j DROP")
+        firewall.purge()
+    assert "NEXTHOP" not in space.sh("iptables-legacy-save")
+    assert "-A MINE -j DROP" in space.sh("iptables-legacy-save")
+
+
+def test_the_lock_of_the_iptables_commands_is_respected(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from appliance.kernel import iptables  # noqa: PLC0415
+
+    lock = tmp_path / "xtables.lock"
+    monkeypatch.setattr(iptables, "LOCK", lock)
+    monkeypatch.setattr(iptables, "LOCK_WAIT", 0.05)
+    firewall = iptables.Iptables()
+    with space.entered():
+        firewall.write(Rules(vpc="eth0"))
+        assert lock.stat().st_mode & 0o777 == 0o600
+        holder = os.open(lock, os.O_RDONLY)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(FirewallError, match="another program has held"):
+            firewall.write(USUAL)
+        os.close(holder)
+        firewall.write(USUAL)
+        assert firewall.read() == USUAL
+
+
+def test_a_thousand_cidrs_are_held_and_read_back(firewall: Backend, space: Space) -> None:
+    many = frozenset((ip_network(f"10.{i // 250}.{i % 250}.0/24"), "tun-hk") for i in range(1000))
+    rules = Rules(masquerade=many, forward=HK, clamp=HK, vpc="eth0")
+    with space.entered():
+        firewall.write(rules)
+        assert firewall.read() == rules

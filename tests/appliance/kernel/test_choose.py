@@ -1,0 +1,93 @@
+"""The preferred firewall is used if it can hold what we need; if not, the other, and the reason is told."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from appliance.kernel.choose import choose, probe
+from appliance.kernel.firewall import FirewallError, Rules, lines
+from appliance.kernel.probe import CASES
+
+from .test_backends import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+
+def _ask(**faults: Mapping[str, str | None]) -> Callable[[str], Mapping[str, str | None]]:
+    return lambda name: dict.fromkeys(CASES) | dict(faults.get(name, {}))
+
+
+CLAMP = {"TCPMSS clamp-mss-to-pmtu": "can't commit: Invalid argument"}
+SIX = {"IPv6 MASQUERADE": "can't initialize nat: Table does not exist"}
+
+
+@pytest.mark.parametrize("name", ["iptables", "nftables"])
+def test_the_preferred_one_is_chosen_when_it_can_hold_everything(name: str) -> None:
+    chosen = choose(name, ask=_ask())
+    assert (chosen.firewall.name, chosen.fallback_reason, chosen.v6_fault) == (name, None, None)
+    assert [other.name for other in chosen.others] == [{"iptables", "nftables"}.difference({name}).pop()]
+
+
+def test_the_other_takes_over_and_the_reason_names_the_rule() -> None:
+    chosen = choose("iptables", ask=_ask(iptables=CLAMP))
+    assert chosen.firewall.name == "nftables"
+    assert chosen.fallback_reason is not None
+    assert "TCPMSS clamp-mss-to-pmtu" in chosen.fallback_reason
+    assert "Invalid argument" in chosen.fallback_reason
+
+
+def test_missing_ipv6_tables_count_only_where_ipv6_is_wanted() -> None:
+    chosen = choose("iptables", ask=_ask(iptables=SIX))
+    assert (chosen.firewall.name, chosen.fallback_reason) == ("iptables", None)
+    assert chosen.v6_fault is not None
+    assert "IPv6 MASQUERADE" in chosen.v6_fault
+    assert choose("iptables", v6=True, ask=_ask(iptables=SIX)).firewall.name == "nftables"
+
+
+def test_none_that_works_is_an_error_with_both_reasons() -> None:
+    with pytest.raises(FirewallError, match=r"iptables.*TCPMSS.*nftables.*no nft"):
+        choose("iptables", ask=_ask(iptables=CLAMP, nftables={"the hooks": "there is no nft program"}))
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="iptables, nftables"):
+        choose("pf")
+
+
+def test_a_probe_that_may_not_make_a_namespace_is_no_reason_to_change() -> None:
+    assert choose("iptables", ask=lambda name: {}).fallback_reason is None
+
+
+def test_the_probe_tries_every_shape_of_rule() -> None:
+    def shapes(rules: Rules) -> set[object]:
+        versions = {network.version for network, _ in rules.carried} or {4}
+        return {
+            (line.chain, line.action, line.state, version)
+            for line in lines(rules)
+            for version in ({line.destination.version} if line.destination else versions)
+        }
+
+    tried = set[object]().union(*(shapes(rules) for rules in CASES.values()))
+    assert set[object]().union(*(shapes(rules) for rules in KINDS.values())) <= tried
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", ["iptables", "nftables"])
+def test_the_probe_finds_that_this_machine_can(name: str) -> None:
+    assert probe(name) == dict.fromkeys(CASES)
+
+
+@pytest.mark.lab
+def test_a_missing_program_is_a_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert all("install nftables" in (text or "") for text in probe("nftables").values())
+
+
+def test_a_child_that_dies_is_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert "status 1" in (probe("iptables")["any rule"] or "")
