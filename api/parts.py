@@ -1,0 +1,95 @@
+"""What the API needs of the appliance, and how it asks the surroundings before it lets a CIDR in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from appliance.guard import Facts, Reason, Severity
+from appliance.surroundings import gather_facts
+
+if TYPE_CHECKING:
+    from appliance.intent import IntentStore
+    from appliance.kernel.state import Device
+    from appliance.links import Links
+    from appliance.model import Network
+    from appliance.status import CloudStatus, FirewallStatus, Layer
+    from cloud.provider import Vpc
+
+
+class Kernel(Protocol):
+    """What `forward` knows: how far the kernel is with a CIDR, and how it does itself."""
+
+    def layer(self, network: Network) -> Layer:
+        """Return the kernel's part of a CIDR."""
+        ...
+
+    def problem(self) -> str | None:
+        """Return why the last pass failed, None where it did not."""
+        ...
+
+    def ready(self) -> bool:
+        """Return whether a pass has come to its end since the start."""
+        ...
+
+    def firewall(self) -> FirewallStatus:
+        """Return the back-end in use."""
+        ...
+
+    def repairs(self) -> Mapping[str, int]:
+        """Return how often which kind of foreign change was mended."""
+        ...
+
+    async def devices(self) -> Mapping[str, Device]:
+        """Return the network devices as they are now."""
+        ...
+
+
+class Cloud(Protocol):
+    """What `attract` knows: how far the cloud is with a CIDR, and how it does itself."""
+
+    def layer(self, network: Network) -> Layer:
+        """Return the cloud's part of a CIDR."""
+        ...
+
+    def status(self) -> CloudStatus:
+        """Return the cloud as last seen."""
+        ...
+
+    def vpc(self) -> Vpc | None:
+        """Return the network around us, None as long as the cloud has not answered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that the application is made from. `clouded`: a cloud is configured."""
+
+    store: IntentStore
+    links: Links
+    kernel: Kernel
+    cloud: Cloud
+    clouded: bool = True
+
+
+def known_facts(parts: Parts) -> Facts:
+    """Return what is known without asking anybody: enough for the warnings beside a CIDR that is in already."""
+    return Facts(
+        vpc=parts.cloud.vpc(),
+        intents=parts.store.all(),
+        links=frozenset(link.name for link in parts.links.all()),
+    )
+
+
+async def asked_facts(parts: Parts) -> Facts:
+    """Return all that the guard wants to know; after every wait, so that nothing in it is old."""
+    return await gather_facts(parts.store, parts.links, parts.kernel.devices, parts.cloud.vpc())
+
+
+def blind_spot(parts: Parts) -> tuple[Reason, ...]:
+    """Return a warning where the cloud has not said yet what the VPC is, so that the guard could not look at it."""
+    if not parts.clouded or parts.cloud.vpc() is not None:
+        return ()
+    text = "the cloud has not answered yet: whether this CIDR overlaps the VPC could not be checked"
+    return (Reason("vpc-unknown", Severity.WARN, text, "see `nexthop status` for why, and check it yourself"),)

@@ -1,0 +1,138 @@
+"""Every error leaves as RFC 9457 problem+json with a stable code: bad input, unknown paths and our own mistakes too.
+
+`type` is ``urn:nexthop:problem:CODE``; `reasons` says each thing that is wrong, with its own code and the next step.
+What a client sent is never repeated except where a CIDR or a name helps, because a body may hold a join token; and no
+client ever sees a stack trace.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fastapi import FastAPI, Request
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# The codes of what HTTP itself refuses; a router gives its own.
+_HTTP = {
+    400: ("bad-request", "The request cannot be read"),
+    404: ("not-found", "There is nothing here"),
+    405: ("method-not-allowed", "This resource does not take that method"),
+    413: ("too-large", "The request is too large"),
+    415: ("unsupported-media-type", "The body has to be JSON"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that is wrong: `code` for a machine, `text` for a person, `next_step` what to do about it."""
+
+    code: str
+    text: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemDocument:
+    """The body of every error (RFC 9457, section 3.1, and `code` and `reasons` of ours)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    reasons: tuple[Reason, ...] = ()
+
+
+class Problem(Exception):
+    """Refuse the request: raised by routers, answered as problem+json."""
+
+    def __init__(self, status: int, code: str, title: str, detail: str = "", reasons: Sequence[Reason] = ()) -> None:
+        super().__init__(title)
+        self.document = ProblemDocument(
+            type=f"urn:nexthop:problem:{code}",
+            title=title,
+            status=status,
+            detail=detail or "; ".join(reason.text for reason in reasons) or title,
+            code=code,
+            reasons=tuple(reasons),
+        )
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors of an endpoint to the OpenAPI document."""
+    return {status: {"model": ProblemDocument, "content": {MEDIA_TYPE: {}}} for status in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of `app` with problem+json."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _internal)
+
+
+def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response for `problem`."""
+    document = problem.document
+    content = {
+        "type": document.type,
+        "title": document.title,
+        "status": document.status,
+        "detail": document.detail,
+        "code": document.code,
+        "reasons": [{"code": r.code, "text": r.text, "next_step": r.next_step} for r in document.reasons],
+    }
+    return JSONResponse(content, document.status, headers, MEDIA_TYPE)
+
+
+async def _problem(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Problem)  # noqa: S101  (starlette calls us for nothing else)
+    return answer(error)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    """Say which field is wrong and how, never what was in it."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    reasons = [_field(item) for item in error.errors()]
+    return answer(Problem(422, "invalid-request", "The request is not as this resource takes it", reasons=reasons))
+
+
+def _field(item: Mapping[str, Any]) -> Reason:
+    if item["type"] == "json_invalid":
+        return Reason("json", "the body is not JSON", "send a JSON object with content-type application/json")
+    where = ".".join(str(part) for part in item["loc"][1:])[:64] or "body"
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return Reason(
+            "unknown-field", f"{where!r} is not a field of this resource", "leave it out, or mend its spelling"
+        )
+    if item["type"] == "missing":
+        if where == "body":
+            return Reason("missing", "there is no body", "send a JSON object with content-type application/json")
+        return Reason("missing", f"{where!r} is missing", f"send {where!r} as well")
+    return Reason("invalid", f"{where!r}: {item['msg']}", "")
+
+
+async def _http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code, title = _HTTP.get(error.status_code, ("http", "The request was refused"))
+    return answer(Problem(error.status_code, code, title), error.headers)
+
+
+async def _internal(_request: Request, error: Exception) -> JSONResponse:
+    log.error("a request failed by our own mistake: %s", type(error).__name__)
+    step = "look into nexthopd's log, where the mistake is, and report it"
+    return answer(
+        Problem(500, "internal", "Nexthop made a mistake", reasons=[Reason("internal", "a mistake of ours", step)])
+    )

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from .conftest import Appliance
+
+
+def test_every_endpoint_is_described(appliance: Appliance) -> None:
+    document = appliance.daemon.get("/v1/openapi.json")
+    assert document["openapi"].startswith("3.1")
+    assert {path: sorted(methods) for path, methods in document["paths"].items()} == {
+        "/v1/cidrs": ["get", "post"],
+        "/v1/cidrs/{cidr}": ["delete", "get"],
+        "/v1/links": ["get", "post"],
+        "/v1/links/{name}": ["delete"],
+        "/v1/status": ["get"],
+        "/livez": ["get"],
+        "/readyz": ["get"],
+    }
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["description"]
+    assert "application/problem+json" in document["paths"]["/v1/cidrs"]["post"]["responses"]["409"]["content"]
