@@ -1,3 +1,6 @@
+import base64
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +33,16 @@ def test_no_text_makes_it_fail_otherwise_and_none_is_repeated(text):
     with pytest.raises(BadToken) as caught:
         decode("nexthop1_" + text)
     assert len(text) < 8 or text not in str(caught.value)
+
+
+def wrapped(body: bytes) -> str:
+    return "nexthop1_" + base64.urlsafe_b64encode(body + hashlib.sha256(body).digest()[:4]).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b"[]", b'{"host": "a"}', b"5"])
+def test_a_whole_token_with_other_content_asks_for_an_upgrade(body):
+    with pytest.raises(BadToken, match="upgrade the older end"):
+        decode(wrapped(body))
 
 
 def test_the_secret_is_not_shown():
