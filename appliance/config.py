@@ -1,0 +1,198 @@
+"""nexthop.toml as frozen dataclasses.
+
+Everything has a default, so an empty file is a valid one. What is written has to be right: a key that we do not know is
+a typing error that would otherwise be ignored in silence, so it is refused by name, as is a value of the wrong kind.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+DEFAULT_PATH: Final = Path("/etc/nexthop/nexthop.toml")
+
+
+class ConfigError(ValueError):
+    """The file cannot be used; the message names the file, the key, and what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where state survives a reboot, and where it must not."""
+
+    state: Path = Path("/var/lib/nexthop")
+    run: Path = Path("/run/nexthop")
+
+    @property
+    def database(self) -> Path:
+        """The operator's intent."""
+        return self.state / "nexthop.db"
+
+    @property
+    def socket(self) -> Path:
+        """Where the API listens."""
+        return self.run / "nexthopd.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """`group` may use the socket."""
+
+    group: str = "nexthop"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelConfig:
+    """`firewall` is the preferred back-end; where its probe fails the other one takes over."""
+
+    firewall: str = "iptables"
+
+
+@dataclass(frozen=True, slots=True)
+class CloudConfig:
+    """Which cloud, and how to reach its API.
+
+    `endpoint`: host, or host:port; empty means the region's own. `route_tables`: ids; empty means all that vSwitches
+    use. `resync_seconds`: how often the route tables are read when nothing happens. `credentials`: "role" for the
+    instance's RAM role, "env" for the SDK's environment variables, else the path of a 0600 file.
+    """
+
+    provider: str = "aliyun"
+    endpoint: str = ""
+    protocol: str = "https"
+    metadata: str = "http://100.100.100.200"
+    route_tables: tuple[str, ...] = ()
+    resync_seconds: float = 60.0
+    credentials: str = "role"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of nexthop.toml."""
+
+    paths: Paths = field(default_factory=Paths)
+    api: ApiConfig = field(default_factory=ApiConfig)
+    kernel: KernelConfig = field(default_factory=KernelConfig)
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+
+
+T = TypeVar("T")
+Reader = Callable[[object], object]
+
+
+class _Bad(Exception):
+    """A value is wrong; the message completes 'write ...'."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Bad('a text in quotes, such as "abc"')
+    return value
+
+
+def _maybe_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _Bad('a text in quotes; "" for the default')
+    return value
+
+
+def _one_of(*choices: str) -> Reader:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise _Bad(" or ".join(f'"{choice}"' for choice in choices))
+        return value
+
+    return read
+
+
+def _absolute(value: object) -> Path:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise _Bad('an absolute path in quotes, such as "/var/lib/nexthop"')
+    return Path(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise _Bad('a list of texts, such as ["vtb-1", "vtb-2"]; [] for all')
+    return tuple(value)
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 86400:
+        raise _Bad("a number of seconds between 1 and 86400, without quotes")
+    return float(value)
+
+
+def _url(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+        raise _Bad('an address that starts with http:// or https://, such as "http://100.100.100.200"')
+    return value.rstrip("/")
+
+
+def _credentials(value: object) -> str:
+    if not isinstance(value, str) or not (value in {"role", "env"} or value.startswith("/")):
+        raise _Bad('"role", "env", or the absolute path of a file')
+    return value
+
+
+_SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
+    "paths": {"state": _absolute, "run": _absolute},
+    "api": {"group": _text},
+    "kernel": {"firewall": _one_of("iptables", "nftables")},
+    "cloud": {
+        "provider": _one_of("aliyun", "none"),
+        "endpoint": _maybe_text,
+        "protocol": _one_of("https", "http"),
+        "metadata": _url,
+        "route_tables": _texts,
+        "resync_seconds": _seconds,
+        "credentials": _credentials,
+    },
+}
+
+
+def parse(text: str, source: str = "nexthop.toml") -> Config:
+    """Read a configuration; raise `ConfigError`, whose message begins with `source`."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: this is not TOML: {error}") from None
+    for name in document:
+        if name not in _SECTIONS:
+            known = ", ".join(f"[{section}]" for section in _SECTIONS)
+            raise ConfigError(f"{source}: unknown section or key {name!r}: write one of {known}")
+    return Config(
+        paths=_section(Paths, "paths", document, source),
+        api=_section(ApiConfig, "api", document, source),
+        kernel=_section(KernelConfig, "kernel", document, source),
+        cloud=_section(CloudConfig, "cloud", document, source),
+    )
+
+
+def _section(kind: Callable[..., T], name: str, document: Mapping[str, object], source: str) -> T:
+    """Build one section's dataclass from what the file says."""
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{source}: {name!r} is a section: write [{name}] on a line of its own")
+    readers = _SECTIONS[name]
+    values: dict[str, object] = {}
+    for key, value in table.items():
+        if key not in readers:
+            raise ConfigError(f"{source}: unknown key {name}.{key}: write one of {', '.join(readers)}")
+        try:
+            values[key] = readers[key](value)
+        except _Bad as bad:
+            raise ConfigError(f"{source}: {name}.{key} = {value!r} will not do: write {bad}") from None
+    return kind(**values)
+
+
+def load(path: Path) -> Config:
+    """Read the file at `path`; raise `ConfigError` also where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}; name another file with --config") from None
+    return parse(text, str(path))

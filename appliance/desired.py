@@ -1,0 +1,122 @@
+"""What the kernel should hold, computed from the intents, the links and what is there. Pure.
+
+Behind each CIDR's route to its TUN device stands an ``unreachable`` one of higher metric, and so it does for each
+tunnel's own subnet: a link that is down answers with an ICMP error at once, where the packet would otherwise leave by
+the default route, back into the VPC that sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from appliance.kernel.firewall import Rules
+from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route
+from appliance.model import Intent
+from appliance.reconcile import Installed
+from appliance.status import Layer, LayerState
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """`routes`: to install, what answers "unreachable" first. `blocked`: why a CIDR gets no route to a tunnel yet."""
+
+    routes: tuple[Route, ...]
+    rules: Rules
+    blocked: Mapping[Network, Layer]
+
+
+def tunnel_route(intent: Intent, devices: Mapping[str, str]) -> Route | None:
+    """Return the route that carries this CIDR, None where there is no such link. `devices`: by link name."""
+    device = devices.get(intent.via)
+    return None if device is None else Route(intent.network, device, TUNNEL_METRIC)
+
+
+def unreachable(network: Network) -> Route:
+    """Return the route that answers where the tunnel's is not there."""
+    return Route(network, None, UNREACHABLE_METRIC)
+
+
+def desired(
+    carried: Iterable[Intent],
+    devices: Mapping[str, str],
+    subnets: Iterable[Network],
+    state: KernelState,
+    vpc: str | None,
+    v6_fault: str | None = None,
+) -> Desired:
+    """Work out the whole.
+
+    `devices`: device by link name; `subnets`: the tunnels' own; `vpc`: the device towards the VPC; `v6_fault`: why the
+    firewall can hold no rule for IPv6.
+    """
+    behind: list[Route] = [unreachable(subnet) for subnet in subnets]
+    through: list[Route] = []
+    blocked: dict[Network, Layer] = {}
+    carried = tuple(carried)
+    for intent in carried:
+        behind.append(unreachable(intent.network))
+        why = _obstacle(intent, devices, state, vpc)
+        if intent.network.version == 6 and v6_fault is not None:
+            why = Layer(LayerState.ERROR, f"the firewall cannot carry IPv6 here: {v6_fault}", "no-ipv6-firewall")
+        if why is not None:
+            blocked[intent.network] = why
+        elif (route := tunnel_route(intent, devices)) is not None:
+            through.append(route)
+    return Desired((*behind, *through), rules(carried, devices, vpc, v6_fault), blocked)
+
+
+def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vpc: str | None) -> Layer | None:
+    name = devices.get(intent.via)
+    if name is None:
+        return Layer(LayerState.ERROR, f"there is no link named {intent.via}", "link-unknown")
+    if vpc is None:
+        return Layer(LayerState.ERROR, "no default route shows which device leads to the VPC", "no-default-route")
+    device = state.devices.get(name)
+    if device is None:
+        return Layer(LayerState.PENDING, f"the device {name} is not there yet: its gtun makes it", "no-device")
+    if not device.up:
+        return Layer(LayerState.PENDING, f"the device {name} is down: its gtun brings it up", "device-down")
+    return None
+
+
+def rules(carried: Iterable[Intent], devices: Mapping[str, str], vpc: str | None, v6_fault: str | None = None) -> Rules:
+    """Return the firewall's part. It speaks of a device by name, whether it is there or not."""
+    if vpc is None:
+        return Rules()
+    usable = [
+        (intent, devices[intent.via])
+        for intent in carried
+        if intent.via in devices and (intent.network.version == 4 or v6_fault is None)
+    ]
+    return Rules(
+        masquerade=frozenset((intent.network, device) for intent, device in usable if intent.snat),
+        plain=frozenset((intent.network, device) for intent, device in usable if not intent.snat),
+        forward=frozenset(devices.values()),
+        clamp=frozenset(devices.values()),
+        vpc=vpc,
+    )
+
+
+def tunnel_subnets(devices: Mapping[str, str], state: KernelState) -> dict[str, frozenset[Network]]:
+    """Return, by link, the networks on its device; nothing for a link whose device has no address yet."""
+    found = {}
+    for link, name in devices.items():
+        device = state.devices.get(name)
+        addresses = () if device is None else device.addresses
+        networks = frozenset(
+            address.network
+            for address in addresses
+            if not address.is_link_local and address.network.prefixlen < address.max_prefixlen
+        )
+        if networks:
+            found[link] = networks
+    return found
+
+
+def installed(intent: Intent, devices: Mapping[str, str], routes: frozenset[Route]) -> Installed:
+    """Return how much of this CIDR is in the kernel."""
+    there = {route for route in routes if route.destination == intent.network}
+    if not there:
+        return Installed.NONE
+    return Installed.WHOLE if {tunnel_route(intent, devices), unreachable(intent.network)} <= there else Installed.PART

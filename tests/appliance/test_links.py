@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import socket
+import stat
+import tempfile
+import tomllib
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from appliance import links as module
+from appliance.links import BadLinkName, LinkExists, Links, UnknownLink
+from appliance.tunnel.token import BadToken, JoinToken, encode
+from tests.appliance.fakes import make_links
+
+TOKEN = encode(JoinToken("203.0.113.10", 9443, "PIN=", "sz", "U0VDUkVU"))
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="nx") as name:  # a socket's path takes 108 bytes
+        yield Path(name)
+
+
+@pytest.fixture
+def links(root: Path) -> Links:
+    return Links(root / "state", root / "run")
+
+
+def test_joining_writes_a_private_file_with_a_key_of_its_own(links: Links, root: Path) -> None:
+    calls: list[None] = []
+    links.on_change(lambda: calls.append(None))
+    link = links.join("hk", TOKEN + "\n")
+    path = root / "state/links/hk.toml"
+    written = tomllib.loads(path.read_text())["link"]
+    key = written.pop("key")
+    assert len(base64.b64decode(key, validate=True)) == 32
+    assert written == {
+        "name": "hk",
+        "device": "tun-hk",
+        "server": "203.0.113.10:9443",
+        "pin": "PIN=",
+        "client": "sz",
+        "join": "U0VDUkVU",
+    }
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [each.name for each in path.parent.iterdir()] == ["hk.toml"]
+    assert (link.device, link.server, link.client) == ("tun-hk", "203.0.113.10:9443", "sz")
+    assert links.all() == (link,)
+    assert calls == [None]
+    links.join("sg", TOKEN)
+    assert tomllib.loads((root / "state/links/sg.toml").read_text())["link"]["key"] != key
+
+
+def test_neither_token_nor_key_is_ever_said(links: Links, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    link = links.join("hk", TOKEN)
+    key = tomllib.loads((root / "state/links/hk.toml").read_text())["link"]["key"]
+    with pytest.raises(LinkExists) as exists:
+        links.join("hk", TOKEN)
+    with pytest.raises(BadToken) as bad:
+        links.join("sg", TOKEN[:-1])
+    (root / "state/links/hk.toml").write_text(f'[link]\nkey = "{key}')
+    links.all()
+    said = caplog.text + repr(link) + str(exists.value) + repr(exists.value) + str(bad.value)
+    assert not any(secret in said for secret in (key, "U0VDUkVU", TOKEN[:-1]))
+
+
+def test_a_second_link_of_that_name_is_refused_and_the_first_stays(links: Links, root: Path) -> None:
+    links.join("hk", TOKEN)
+    before = (root / "state/links/hk.toml").read_text()
+    with pytest.raises(LinkExists):
+        links.join("hk", TOKEN)
+    assert (root / "state/links/hk.toml").read_text() == before
+    assert [each.name for each in (root / "state/links").iterdir()] == ["hk.toml"]
+
+
+@pytest.mark.parametrize("name", ["", "HK", "1hk", "-hk", "h/k", "..", "twelve-chars", "hk.", "hk\n", "hk "])
+def test_a_bad_name_is_refused(links: Links, root: Path, name: str) -> None:
+    with pytest.raises(BadLinkName):
+        links.join(name, TOKEN)
+    with pytest.raises(BadLinkName):
+        links.rm(name)
+    assert not (root / "state").exists()
+
+
+def test_removing_a_link_removes_its_file(links: Links, root: Path) -> None:
+    links.join("hk", TOKEN)
+    calls: list[None] = []
+    links.on_change(lambda: calls.append(None))
+    links.rm("hk")
+    assert links.all() == ()
+    assert calls == [None]
+    with pytest.raises(UnknownLink, match="hk"):
+        links.rm("hk")
+
+
+def test_a_file_that_cannot_be_understood_is_still_a_link(links: Links, root: Path) -> None:
+    make_links(root / "state", ["hk"])
+    (root / "state/links/sg.toml").write_text("[link")
+    (root / "state/links/tk.toml").write_text("link = 3")
+    (root / "state/links/.hk.toml.123").write_text("a draft")
+    (root / "state/links/BAD.toml").write_text("")
+    assert [(link.name, link.server) for link in links.all()] == [("hk", "203.0.113.10:9443"), ("sg", ""), ("tk", "")]
+
+
+@contextlib.asynccontextmanager
+async def answering(root: Path, answer: bytes | None) -> AsyncIterator[None]:
+    """A control socket that says this, or, with None, nothing and never ends."""
+    (root / "run/links").mkdir(parents=True)
+    done = asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer is None:
+            await done.wait()
+        else:
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, root / "run/links/hk.sock")
+    try:
+        yield
+    finally:
+        done.set()
+        server.close()
+        await server.wait_closed()
+
+
+def test_status_is_what_gtun_says(links: Links, root: Path) -> None:
+    said = {
+        "name": "hk",
+        "device": "tun-hk",
+        "pid": 7,
+        "state": "down",
+        "code": "denied",
+        "reason": "the server does not know this key",
+        "server": "203.0.113.10:9443",
+        "address": None,
+        "peer": None,
+        "since": 1.5,
+        "retry_at": 3,
+        "rtt_ms": None,
+        "counters": {"sent": 1, "odd": "x"},
+    }
+
+    async def scenario() -> None:
+        async with answering(root, json.dumps(said).encode()):
+            found = await links.status("hk")
+            assert (found.state, found.code, found.reason) == ("down", "denied", "the server does not know this key")
+            assert (found.pid, found.since, found.retry_at, found.rtt_ms) == (7, 1.5, 3.0, None)
+            assert (found.address, found.peer, found.counters) == ("", "", {"sent": 1})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"state": "sideways"}',
+        b'{"state": ["up"]}',
+        b"\xff\xfe",
+        b"[" * 70_000,
+        b"x" * 500_000,
+    ],
+)
+def test_garbage_is_a_gtun_that_does_not_run(links: Links, root: Path, answer: bytes) -> None:
+    async def scenario() -> None:
+        async with answering(root, answer):
+            found = await links.status("hk")
+            assert (found.state, found.code) == ("down", "not-running")
+
+    asyncio.run(scenario())
+
+
+def test_silence_is_a_gtun_that_does_not_run(links: Links, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        async with answering(root, None):
+            found = await links.status("hk")
+            assert (found.code, "does not answer" in found.reason) == ("not-running", True)
+
+    asyncio.run(scenario())
+
+
+def test_no_socket_is_a_gtun_that_does_not_run(links: Links, root: Path) -> None:
+    make_links(root / "state", ["hk"])
+    (found,) = asyncio.run(links.statuses())
+    assert (found.name, found.device, found.state, found.code) == ("hk", "tun-hk", "down", "not-running")
+
+
+def test_servers_are_resolved_once_a_minute_and_the_last_answer_holds(
+    links: Links, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_links(root / "state", ["hk"])
+    directory = root / "state/links"
+    (directory / "sg.toml").write_text('[link]\nserver = "gw.example.net:9443"\n')
+    (directory / "six.toml").write_text('[link]\nserver = "[2001:db8::1]:9443"\n')
+    now, asked = 0.0, []
+    answers: list[list[str] | OSError] = [["198.51.100.7", "2001:db8::7"], OSError("no DNS"), ["198.51.100.8"]]
+
+    def lookup(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return [(0, 0, 0, "", (address, 0)) for address in answer]
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    links = Links(root / "state", root / "run", clock=lambda: now)
+    nobody: tuple[str, ...] = ()
+    fixed = {ip_address("203.0.113.10"), ip_address("2001:db8::1")}
+
+    async def scenario() -> None:
+        nonlocal now
+        first = {*fixed, ip_address("198.51.100.7"), ip_address("2001:db8::7")}
+        assert await links.servers() == (frozenset(first), nobody)
+        assert await links.servers() == (frozenset(first), nobody)
+        assert asked == ["gw.example.net"]
+        now = 61.0
+        assert await links.servers() == (frozenset(first), nobody)  # DNS fails: what was known holds
+        assert await links.servers() == (frozenset({*fixed, ip_address("198.51.100.8")}), nobody)
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_has_no_address_is_told(links: Links, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "state/links").mkdir(parents=True)
+    (root / "state/links/sg.toml").write_text('[link]\nserver = "a..b:9443"\n')
+    assert asyncio.run(links.servers()) == (frozenset(), ("a..b",))
