@@ -1,0 +1,196 @@
+"""What runs on the lab's machines, as configuration files and command lines. Nothing is started here.
+
+`run` and `state` directories lie below the lab's own, so two labs share nothing and this machine's /etc, /run and
+/var/lib are never touched.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.lab import topology as net
+from tests.lab.space import PYTHON
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GTUND_PORT: Final = 9443
+REGION: Final = "cn-shenzhen"
+INSTANCE: Final = "i-nexthop"
+TABLE: Final = "vtb-system"
+LINK: Final = "hk"
+ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
+
+
+def world(settle_ms: int = 100) -> str:
+    """Return the emulator's world.toml: the Shenzhen VPC of the drawing."""
+    return (
+        f"""\
+region = "{REGION}"
+settle_ms = {settle_ms}
+
+[listen]
+api = "{net.CLOUD_API}:80"
+metadata = "{net.METADATA}:80"
+
+[[access_key]]
+id = "{ACCESS_KEY[0]}"
+secret = "{ACCESS_KEY[1]}"
+
+[role]
+name = "nexthop"
+
+[vpc]
+id = "vpc-shenzhen"
+cidr = "172.18.0.0/16"
+
+[[route_table]]
+id = "{TABLE}"
+type = "System"
+
+[[vswitch]]
+id = "vsw-hosts"
+cidr = "172.18.1.0/24"
+zone = "{REGION}-a"
+table = "{TABLE}"
+interface = "vsw-hosts"
+
+[[vswitch]]
+id = "vsw-app"
+cidr = "172.18.2.0/24"
+zone = "{REGION}-b"
+table = "{TABLE}"
+interface = "vsw-app"
+
+[[instance]]
+id = "{INSTANCE}"
+ip = "{net.APPLIANCE}"
+vswitch = "vsw-app"
+eni = "eni-nexthop"
+mac = "{net.MAC["appliance"]}"
+role = true
+eip = "{net.APPLIANCE_EIP}"
+"""
+        + "".join(
+            f"""
+[[instance]]
+id = "i-{host}"
+ip = "{address}"
+vswitch = "vsw-hosts"
+eni = "eni-{host}"
+mac = "{net.MAC[host]}"
+"""
+            for host, address in net.HOSTS.items()
+        )
+        + f"""
+[router]
+kernel = true
+internet_interface = "{net.INTERNET}"
+internet_gateway = "{net.INTERNET_GATEWAY}"
+"""
+    )
+
+
+def nexthop_toml(directory: Path, *, firewall: str = "iptables") -> str:
+    """Return the appliance's nexthop.toml."""
+    return f"""\
+[paths]
+state = "{directory}/state"
+run = "{directory}/run"
+
+[api]
+group = "root"
+
+[kernel]
+firewall = "{firewall}"
+
+[cloud]
+provider = "aliyun"
+endpoint = "{net.CLOUD_API}"
+protocol = "http"
+metadata = "http://{net.METADATA}"
+resync_seconds = 2
+credentials = "role"
+"""
+
+
+def gtund_toml(directory: Path) -> str:
+    """Return the far end's gtund.toml."""
+    return f"""\
+[server]
+listen = "0.0.0.0:{GTUND_PORT}"
+public = "{net.GTUND_EIP}:{GTUND_PORT}"
+state = "{directory}/state"
+run = "{directory}/run"
+
+[tunnel]
+subnet = "{net.TUNNEL}"
+gateway = "{net.TUNNEL_GATEWAY}"
+first = "100.64.240.50"
+snat = true
+serve = ["{net.POD_CIDR}", "{net.SERVICE_CIDR}"]
+"""
+
+
+def nginx_conf(directory: Path, pod: str) -> str:
+    """Return the configuration of one pod's nginx; its page names the pod."""
+    scratch = "\n".join(
+        f"    {kind}_temp_path {directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    return f"""\
+daemon off;
+user root;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 512; }}
+http {{
+{scratch}
+    access_log off;
+    server {{
+        listen {net.PODS[pod]}:80;
+        root {directory}/html;
+        add_header X-Pod {pod};
+    }}
+}}
+"""
+
+
+def emulator(directory: Path) -> tuple[str, ...]:
+    """Return the emulator's command line."""
+    return (*PYTHON, "cloud.emulator", "--config", f"{directory}/world.toml")
+
+
+def gtund(directory: Path, *command: str) -> tuple[str, ...]:
+    """Return a gtund command line: `run`, or `client add NAME` and its like."""
+    return (*PYTHON, "appliance.tunnel.gtund", *command, "--config", f"{directory}/gtund.toml")
+
+
+def nexthop(directory: Path, *command: str) -> tuple[str, ...]:
+    """Return an operator's command line."""
+    return (*PYTHON, "api.cli", "--socket", f"{directory}/run/nexthopd.sock", *command)
+
+
+def appliance_units(directory: Path) -> str:
+    """Return what runs on the appliance, for the supervisor: nexthopd, and a gtun for every link file."""
+    plan: dict[str, Any] = {
+        "units": {"nexthopd": [*PYTHON, "api.serve", "--config", f"{directory}/nexthop.toml"]},
+        "template": {
+            "name": "gtun@{stem}",
+            "glob": f"{directory}/state/links/*.toml",
+            "argv": [
+                *(*PYTHON, "appliance.tunnel.gtun", "--verbose"),
+                *("--config", "{path}", "--control", f"{directory}/run/links/{{stem}}.sock"),
+            ],
+            # The kernel tells the routing table of a lost carrier at most once a second (net/core/link_watch.c), and
+            # until then a tunnel that nobody reads swallows packets. Asking for the device makes it tell at once.
+            "after": ["ip", "link", "show", "dev", "tun-{stem}"],
+        },
+    }
+    return json.dumps(plan, indent=1)
+
+
+def gtund_units(directory: Path) -> str:
+    """Return what runs on the far end."""
+    return json.dumps({"units": {"gtund": gtund(directory, "run")}}, indent=1)

@@ -1,0 +1,137 @@
+"""What plays systemd on a machine of the lab: `python -m tests.lab.supervisor DIR`, inside that machine's namespace.
+
+`DIR/units.json` says what runs: fixed units by name and command line, and one template that is instantiated for every
+file of a directory, as the image's `gtun@.service` is for every link:
+
+    {"units": {"nexthopd": [...]}, "template": {"name": "gtun@{stem}", "glob": "/state/links/*.toml",
+     "argv": ["gtun", "--config", "{path}", "--control", "/run/links/{stem}.sock"], "after": ["ip", ...]}}
+
+`after` is run whenever the unit has ended, however that came about, as systemd's ExecStopPost= is.
+
+A unit that ends is started again, at first after 0.1 s (systemd's own default), later and later while it keeps ending
+at once. While `DIR/hold/UNIT` exists the unit is not started, so that a test can kill it and look at what its absence
+does. `DIR/status/UNIT` says what is: {"pid": 12 or null, "starts": 3, "exit": -9 or null}.
+On SIGTERM every unit gets SIGTERM, and SIGKILL if it is still there 5 s later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+TICK: Final = 0.05  # seconds between looks at the files; the end of a program is noticed at once
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 3.0
+STEADY: Final = 5.0  # seconds after which a unit counts as having come up
+PATIENCE: Final = 5.0
+
+
+@dataclass(slots=True)
+class Unit:
+    """One program that is to run for as long as it is wanted."""
+
+    name: str
+    argv: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    exit: int | None = None
+    started: float = 0.0
+    due: float = 0.0
+    pause: float = FIRST_PAUSE
+    written: str = field(default="", repr=False)
+
+    def step(self, directory: Path, now: float) -> None:
+        """Notice an end, start again when it is time, and write down what is."""
+        if self.process and self.process.poll() is not None:
+            self.exit, self.process = self.process.returncode, None
+            if self.after:
+                subprocess.run(self.after, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            self.pause = FIRST_PAUSE if now - self.started > STEADY else min(2 * self.pause, LONGEST_PAUSE)
+            self.due = now + self.pause
+        if not self.process and now >= self.due and not (directory / "hold" / self.name).exists():
+            self._start(directory, now)
+        self._tell(directory / "status" / self.name)
+
+    def _start(self, directory: Path, now: float) -> None:
+        with (directory / "log" / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *self.argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        self.starts += 1
+        self.started = now
+
+    def _tell(self, path: Path) -> None:
+        now = {"pid": self.process.pid if self.process else None, "starts": self.starts, "exit": self.exit}
+        if (text := json.dumps(now)) != self.written:
+            fresh = path.with_name(f".{path.name}")
+            fresh.write_text(text)
+            fresh.replace(path)
+            self.written = text
+
+
+def wanted(directory: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return the command line of every unit that there should be now, and of what runs after its end."""
+    plan: dict[str, Any] = json.loads((directory / "units.json").read_text())
+    units: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+        name: (tuple(argv), ()) for name, argv in plan.get("units", {}).items()
+    }
+    if template := plan.get("template"):
+        glob = Path(template["glob"])
+        for path in sorted(glob.parent.glob(glob.name)):
+            names = {"stem": path.stem, "path": str(path)}
+            argv, after = (tuple(part.format(**names) for part in template[key]) for key in ("argv", "after"))
+            units[template["name"].format(**names)] = argv, after
+    return units
+
+
+def stop(units: list[Unit]) -> None:
+    """Ask all to end, and end those that do not."""
+    running = [unit.process for unit in units if unit.process]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def main() -> int:
+    """Run until SIGTERM."""
+    directory = Path(sys.argv[1])
+    for name in ("hold", "status", "log"):
+        (directory / name).mkdir(exist_ok=True)
+    leave: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda caught, _frame: leave.append(caught))
+    signal.signal(signal.SIGCHLD, lambda _caught, _frame: None)
+    awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake)
+    units: dict[str, Unit] = {}
+    while not leave:
+        plan = wanted(directory)
+        gone = [units.pop(name) for name in set(units) - set(plan)]
+        stop(gone)
+        for unit in gone:
+            (directory / "status" / unit.name).unlink(missing_ok=True)
+        for name, (argv, after) in plan.items():
+            units.setdefault(name, Unit(name, argv, after)).step(directory, time.monotonic())
+        if select.select([awake], [], [], TICK)[0]:
+            os.read(awake, 4096)
+    stop(list(units.values()))
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
