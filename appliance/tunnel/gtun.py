@@ -18,12 +18,13 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final, NoReturn
 
-from . import config, frame, identity, keys, report, tun
+from . import config, frame, identity, keys, report, tun, watch
 from .backoff import Backoff
 from .dataplane import DataPlane, Over, WorkerDied
 from .race import first, hang_up
@@ -75,16 +76,30 @@ class Gtun:
         self._plane = DataPlane(link.device)
         self._standing = Standing(State.CONNECTING, time.time())
         self._backoff = Backoff(random.random)
+        self._repaired: Counter[str] = Counter()
 
     async def run(self, control: Path | None) -> NoReturn:
-        """Keep the link up until cancelled; raise `WorkerDied` or what `tun` raises when there is nothing to keep."""
+        """Keep the link up until cancelled; raise what `tun` raises when there is nothing to keep."""
         async with contextlib.AsyncExitStack() as stack:
             if control is not None:
                 await stack.enter_async_context(report.serve(control, self.report))
-            await self._open_device()
-            stack.push_async_callback(self._plane.close)
+            stack.push_async_callback(self._close_plane)
             while True:
-                await self._attempt()
+                await self._open_device()
+                try:
+                    while True:
+                        await self._attempt()
+                except WorkerDied as error:
+                    # Somebody deleted the device, most likely. It is made anew here: starting afresh takes longer.
+                    delay = self._backoff.failed()
+                    log.warning("link %s: %s; the device is opened again in %.1f s", self._link.name, error, delay)
+                    self._stand(State.DOWN, code="device", reason=str(error), retry_at=time.time() + delay)
+                    await self._close_plane()
+                    self._plane = DataPlane(self._link.device)
+                    await asyncio.sleep(delay)
+
+    async def _close_plane(self) -> None:
+        await self._plane.close()
 
     def report(self) -> report.Report:
         """Return the link's state for the control socket."""
@@ -103,7 +118,7 @@ class Gtun:
             "since": standing.since,
             "retry_at": standing.retry_at,
             "rtt_ms": round(traffic.rtt * 1000, 3) if up and traffic.rtt is not None else None,
-            "counters": traffic.counters,
+            "counters": {**traffic.counters, **self._repaired},
         }
 
     async def _open_device(self) -> None:
@@ -154,7 +169,9 @@ class Gtun:
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._stand(State.UP)
-                raise await first(_control_over(conversation, reader), _data_over(self._plane, session))
+                raise await first(
+                    _control_over(conversation, reader), _data_over(self._plane, session), self._device_lost(welcome)
+                )
             finally:
                 hang_up(writer)
 
@@ -175,11 +192,33 @@ class Gtun:
 
     def _take_lease(self, welcome: Welcome) -> None:
         try:
-            alias = f"nexthop link {self._link.name}"
-            tun.configure(self._link.device, tun.Addressing(welcome.address, None, welcome.mtu, alias))
+            tun.configure(self._link.device, self._addressing(welcome))
         except tun.DeviceRefused as error:
-            raise LinkDown("device", str(error)) from None
+            raise self._refused(error) from None
         self._standing.address, self._standing.peer = str(welcome.address), str(welcome.gateway)
+
+    def _addressing(self, welcome: Welcome) -> tun.Addressing:
+        return tun.Addressing(welcome.address, None, welcome.mtu, f"nexthop link {self._link.name}")
+
+    def _refused(self, error: tun.DeviceRefused) -> LinkDown | WorkerDied:
+        """Return what it means that the device cannot be set up: deleted, it has to be opened anew."""
+        if not tun.exists(self._link.device):
+            return WorkerDied(f"somebody deleted {self._link.device}")
+        return LinkDown("device", str(error))
+
+    async def _device_lost(self, welcome: Welcome) -> LinkDown | WorkerDied:
+        """Put back what somebody takes from the device in an open session; return why that cannot be done."""
+        try:
+            async for _ in watch.changes():
+                if (lacking := tun.lacks(self._link.device, self._addressing(welcome))) is not None:
+                    tun.configure(self._link.device, self._addressing(welcome))
+                    self._repaired[f"repaired_{lacking}"] += 1
+                    log.warning("link %s: repaired the %s of %s", self._link.name, lacking, self._link.device)
+        except tun.DeviceRefused as error:
+            return self._refused(error)
+        except OSError as error:
+            return LinkDown("device", f"the kernel tells no changes of {self._link.device}: {error.strerror}")
+        return LinkDown("device", "the kernel tells no changes any more")  # never: they do not end
 
     async def _alive(self, session: keys.Session) -> None:
         match await self._plane.report(session.session_id):

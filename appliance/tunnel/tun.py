@@ -13,12 +13,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import struct
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 # linux/if_tun.h
 _TUNSETIFF: Final = 0x400454CA
@@ -134,13 +136,9 @@ def configure(name: str, want: Addressing) -> None:
     """
     _quiet(name)
     have = json.loads(_ip(["-json", "address", "show", "dev", name]))[0]
-    there = {
-        (info["local"], info.get("address"), info["prefixlen"])
-        for info in have["addr_info"]
-        if info["family"] == "inet"
-    }
-    peer = str(want.peer) if want.peer else None
-    wanted = (str(want.address.ip), peer, 32 if peer else want.address.network.prefixlen)
+    there = _held(have)
+    wanted = _wanted(want)
+    peer = wanted[1]
     lines = [f"link set dev {name} mtu {want.mtu} alias {json.dumps(want.alias)}", f"link set dev {name} up"]
     if wanted not in there:
         target = f"{want.address.ip} peer {peer}/32" if peer else str(want.address)
@@ -152,6 +150,34 @@ def configure(name: str, want: Addressing) -> None:
         for local, other, prefix in there - {wanted}
     ]
     _ip(["-batch", "-"], "\n".join(lines) + "\n")
+
+
+def exists(name: str) -> bool:
+    """Tell whether there is a device of that name."""
+    return name in {found for _, found in socket.if_nameindex()}
+
+
+def lacks(name: str, want: Addressing) -> str | None:
+    """Return the kind of what the device lacks of what `configure` gives it; raise `DeviceRefused` without a device."""
+    have = json.loads(_ip(["-json", "-details", "address", "show", "dev", name]))[0]
+    if "UP" not in have.get("flags", ()):
+        return "device-down"
+    if _held(have) != {_wanted(want)}:
+        return "address"
+    return None if (have.get("mtu"), have.get("ifalias")) == (want.mtu, want.alias) else "device-settings"
+
+
+def _held(have: Mapping[str, Any]) -> set[tuple[str, str | None, int]]:
+    return {
+        (info["local"], info.get("address"), info["prefixlen"])
+        for info in have["addr_info"]
+        if info["family"] == "inet"
+    }
+
+
+def _wanted(want: Addressing) -> tuple[str, str | None, int]:
+    peer = str(want.peer) if want.peer else None
+    return str(want.address.ip), peer, 32 if peer else want.address.network.prefixlen
 
 
 def forbid(subnet: IPv4Network) -> None:
