@@ -77,6 +77,9 @@ def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vp
         return Layer(LayerState.PENDING, f"the device {name} is not there yet: its gtun makes it", "no-device")
     if not device.up:
         return Layer(LayerState.PENDING, f"the device {name} is down: its gtun brings it up", "device-down")
+    if intent.network.version == 4 and not any(address.version == 4 for address in device.addresses):
+        # Masquerading would take another device's address, and the connection would keep it for good.
+        return Layer(LayerState.PENDING, f"the device {name} has no address: its gtun gets one", "no-address")
     return None
 
 

@@ -58,7 +58,7 @@ class Forward:
         self._links = links
         self._routes = routes
         self._chosen = chosen
-        self._installer = Installer(routes, chosen, sysctls, self._repaired)
+        self._installer = Installer(routes, chosen, sysctls, self.repaired)
         self._pace = pace
         self._retry = Retry(pace.first_retry, pace.last_retry, jitter)
         self._wake = asyncio.Event()
@@ -235,8 +235,9 @@ class Forward:
         waiting = Layer(LayerState.PENDING, "; ".join(done.trouble) or "not installed yet", "kernel")
         return done.refused.get(network) or done.want.blocked.get(network) or waiting
 
-    def _repaired(self, kind: str, what: str) -> None:
-        self._repairs[kind] += 1
+    def repaired(self, kind: str, what: str, count: int = 1) -> None:
+        """Count and tell a repair; gtun's are handed in from outside."""
+        self._repairs[kind] += count
         log.warning("repaired what somebody else had changed: %s (%s)", kind, what)
         with contextlib.suppress(StoreUnavailable):
             self._store.record("forward", f"repaired {kind}", detail=what)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance.desired import Desired, desired, installed, rules, tunnel_route, tunnel_subnets, unreachable
+from appliance.devices import Tunnels
 from appliance.kernel import host
 from appliance.kernel.choose import Chosen
 from appliance.kernel.firewall import FirewallError, Rules
@@ -103,6 +104,7 @@ class Installer:
         self._subnets: dict[str, frozenset[Network]] = {}
         self._tended: frozenset[str] = frozenset()
         self._last: Pass | None = None
+        self._tunnels = Tunnels()
 
     async def install(self, intents: tuple[Intent, ...], devices: Mapping[str, str], commit: Commit) -> Pass:
         """Make one pass. `devices`: device by link name. Raises `KernelError`, `OSError`."""
@@ -144,6 +146,8 @@ class Installer:
         state = await self._routes.observe()
         if state.default_device is not None or self._vpc is None:
             self._vpc = host.vpc_device(state)
+        for name in self._tunnels.look(devices, state):
+            self._repaired("device", name)
         known = self._subnets | tunnel_subnets(devices, state)
         self._subnets = {link: found for link, found in known.items() if link in devices}
         return state
