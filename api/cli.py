@@ -169,6 +169,22 @@ def cidr_ls(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT0
         render.cidrs(answer)
 
 
+@app.command()
+def history(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(help="How many lines at most.", min=1, max=1000)] = 30,
+    json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Show who changed what, and what was repaired, newest first."""
+    answer = _daemon(context).get(f"/v1/history?limit={limit}")
+    if json:
+        _print_json(answer)
+    else:
+        from api import render  # noqa: PLC0415
+
+        render.history(answer)
+
+
 @link_app.command("join")
 def link_join(
     context: typer.Context,

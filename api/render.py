@@ -84,6 +84,20 @@ def links(answer: Mapping[str, Any], now: float, out: TextIO | None = None, inde
     table(["LINK", "STATE", "DEVICE", "ADDRESS", "SERVER", "RTT"], rows, out, indent)
 
 
+def history(answer: Mapping[str, Any], out: TextIO | None = None) -> None:
+    """Print what happened, with the time of this machine."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    rows = [
+        [
+            datetime.fromtimestamp(each["at"], UTC).astimezone().isoformat(" ", "seconds"),
+            *(each[key] for key in ("who", "what", "cidr", "detail")),
+        ]
+        for each in answer["events"]
+    ]
+    table(["WHEN", "WHO", "WHAT", "CIDR", "DETAIL"], rows, out)
+
+
 def link_state(link: Mapping[str, Any], now: float) -> str:
     """Return e.g. ``up for 3m`` or ``down: the server refuses this client's key, next try in 8s``."""
     state = str(link["state"])

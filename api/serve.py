@@ -114,6 +114,7 @@ async def _serve(
     from api.parts import Parts  # noqa: PLC0415
     from appliance.attract import Attract  # noqa: PLC0415
     from appliance.forward import Forward  # noqa: PLC0415
+    from appliance.linkwatch import LinkWatch  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
 
     forward = Forward(store, links, routes, chosen)
@@ -126,8 +127,13 @@ async def _serve(
         name=config.cloud.provider,
         resync=config.cloud.resync_seconds,
     )
+    watch = LinkWatch(links, store, forward.repaired)
     async with asyncio.TaskGroup() as tasks:
-        loops = [tasks.create_task(forward.run(), name="forward"), tasks.create_task(attract.run(), name="attract")]
+        loops = [
+            tasks.create_task(forward.run(), name="forward"),
+            tasks.create_task(attract.run(), name="attract"),
+            tasks.create_task(watch.run(), name="links"),
+        ]
         await _first_pass(forward, stop)
         try:
             await _api(config, stop, Parts(store, links, forward, attract, clouded=connect is not None))
