@@ -1,0 +1,122 @@
+"""`python -m tests.lab.mortal FILE --config ...`: nexthopd, which kills itself right after its n-th side effect.
+
+A side effect is one write to netlink, one transaction of the firewall, one sysctl, one commit of the database, one
+writing call that the cloud has taken (its answer is not read any more). FILE holds n; it is read at the start and on
+SIGUSR1, and the count starts anew; without it the daemon is an ordinary one. What was done is appended to FILE.log, so
+that a test can tell what lay before each death. Nothing of this is in the program itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aliyunsdkcore.client import AcsClient
+
+from api import serve
+from appliance.intent import IntentStore
+from appliance.kernel import host
+from appliance.kernel.firewall import Backend
+from appliance.kernel.route import Routes
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from appliance.kernel.state import Drift
+
+_FILE = Path(sys.argv.pop(1))
+_left: list[int] = []
+
+
+def arm() -> None:
+    """Read after how many side effects to die."""
+    _left.clear()
+    with contextlib.suppress(FileNotFoundError):
+        _left.append(int(_FILE.read_text()))
+        _FILE.unlink()
+
+
+def effect(name: str) -> None:
+    """Note one side effect, and die if it was the last one."""
+    if not _left:
+        return
+    with _FILE.with_name(f"{_FILE.name}.log").open("a") as log:
+        log.write(f"{name}\n")
+    _left[0] -= 1
+    if _left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wrap_routes() -> None:
+    write = Routes._write
+
+    async def written(self: Routes, what: str, command: str, **spec: Any) -> None:
+        await write(self, what, command, **spec)
+        effect(f"netlink {what} {command} {spec.get('dst', '')} {'' if 'oif' in spec else 'unreachable'}".strip())
+
+    Routes._write = written  # type: ignore[method-assign]
+
+
+def _wrap_firewall() -> None:
+    def get(self: Any) -> int:
+        return int(self.__dict__.get("writes", 0))
+
+    def put(self: Any, value: int) -> None:
+        self.__dict__["writes"] = value
+        if value:
+            effect(f"firewall {self.name}")
+
+    Backend.writes = property(get, put)  # type: ignore[assignment]
+
+
+def _wrap_sysctls() -> None:
+    keep = host._keep
+
+    def kept(setting: host.Sysctl) -> Drift | None:
+        drift = keep(setting)
+        if drift is not None:
+            effect(f"sysctl {setting.key}")
+        return drift
+
+    host._keep = kept
+
+
+def _wrap_store() -> None:
+    writing = IntentStore._writing
+
+    @contextlib.contextmanager
+    def committed(self: IntentStore) -> Iterator[sqlite3.Connection]:
+        with writing(self) as db:
+            before = db.total_changes
+            yield db
+            changed = db.total_changes != before
+        if changed:
+            effect("commit")
+
+    IntentStore._writing = committed  # type: ignore[method-assign]
+
+
+def _wrap_cloud() -> None:
+    ask = AcsClient.do_action_with_exception
+
+    def asked(self: Any, request: Any) -> Any:
+        answer = ask(self, request)
+        name = request.get_action_name()
+        if not name.startswith(("Describe", "List", "Get")):
+            effect(f"cloud {name}")
+        return answer
+
+    AcsClient.do_action_with_exception = asked
+
+
+if __name__ == "__main__":
+    for wrap in (_wrap_routes, _wrap_firewall, _wrap_sysctls, _wrap_store, _wrap_cloud):
+        wrap()
+    arm()
+    signal.signal(signal.SIGUSR1, lambda *_: arm())
+    serve.main()

@@ -1,0 +1,224 @@
+"""The daemon dies at every boundary between two side effects; the next one brings everything to the same end.
+
+Enumerated: n counts up until the daemon survives the whole story. What was acknowledged is never lost, nothing is there
+twice, and what is not ours is as it was, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from api.client import Failed as CallFailed
+from tests.lab import faults
+from tests.lab.lab import Lab
+from tests.lab.programs import LINK
+from tests.lab.space import PYTHON
+from tests.lab.topology import POD_CIDR
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.lab
+
+MANY = 60  # more side effects than any story has
+FOREIGN = "iptables-legacy -w -{0} FORWARD -s 192.0.2.7 -j DROP; ip route {1} 198.18.0.0/15 via 172.18.2.253"
+
+
+@dataclass(slots=True)
+class Mortal:
+    """The appliance's daemon, whose life is counted."""
+
+    lab: Lab
+    process: subprocess.Popen[str] | None = None
+
+    def start(self, after: int | None = None) -> None:
+        """Start it, to die after so many side effects, or not at all; return when it answers or is dead."""
+        place = self.lab.place("appliance")
+        self._arm(after)
+        command = (*PYTHON, "tests.lab.mortal", str(place / "mortal"), "--config", f"{place}/nexthop.toml")
+        self.process = self.lab["appliance"].start("mortal", *command)
+        self.lab.wait("the API or an end", lambda: self.dead or self._answers())
+
+    def arm(self, after: int) -> None:
+        """Let it die after so many side effects from now on."""
+        self._arm(after)
+        assert self.process is not None
+        mark = self.lab.place("appliance") / "mortal"
+        os.kill(self.process.pid, signal.SIGUSR1)
+        self.lab.wait("the mark to be read", lambda: not mark.exists())
+
+    def end(self) -> None:
+        """Kill it, if it lives."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def dead(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def did(self) -> list[str]:
+        """Return the side effects since it was armed."""
+        return (self.lab.place("appliance") / "mortal.log").read_text().splitlines()
+
+    def _arm(self, after: int | None) -> None:
+        place = self.lab.place("appliance")
+        (place / "mortal.log").write_text("")
+        if after is not None:
+            fresh = place / ".mortal"
+            fresh.write_text(str(after))
+            fresh.rename(place / "mortal")
+
+    def _answers(self) -> bool:
+        return self.lab._answers()
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Mortal]:
+    with Lab.open() as lab:
+        lab.start_cloud()
+        lab.start_gtund()
+        lab.start_appliance()
+        lab.join()
+        lab["appliance"].shell(FOREIGN.format("A", "add"))
+        lab.kill("appliance", "nexthopd", hold=True)
+        lab.wait("its end", lambda: lab.unit("appliance", "nexthopd").pid is None)
+        made = Mortal(lab)
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+def standing(lab: Lab) -> tuple[object, ...]:
+    """Return all there is of ours, and of others, that must not depend on how often somebody died."""
+    entries = [(e["destination"], e["next_hop"], e["status"], e["type"]) for e in lab.cloud_table()]
+    with closing(sqlite3.connect(lab.place("appliance") / "state" / "nexthop.db")) as db:
+        intents = db.execute("SELECT cidr, via, phase FROM intent ORDER BY cidr").fetchall()
+    foreign = [faults.routes(lab, protocol=protocol) for protocol in ("boot", "kernel")]
+    return faults.rules(lab), faults.routes(lab), sorted(entries), intents, foreign
+
+
+def cidrs(lab: Lab) -> list[dict[str, object]]:
+    return list(lab.api("GET", "/v1/cidrs")["cidrs"])
+
+
+def carried(lab: Lab) -> bool:
+    return any(all(layer["state"] == "ok" for layer in each["layers"].values()) for each in _layers(lab))
+
+
+def _layers(lab: Lab) -> list[dict[str, dict[str, dict[str, str]]]]:
+    return json.loads(json.dumps(cidrs(lab)))  # type: ignore[no-any-return]
+
+
+def ask(lab: Lab, method: str) -> bool:
+    """Ask for the CIDR, or for its end; return whether that was acknowledged."""
+    try:
+        if method == "POST":
+            lab.api("POST", "/v1/cidrs", {"cidr": POD_CIDR, "via": LINK})
+        else:
+            lab.api("DELETE", f"/v1/cidrs/{POD_CIDR}")
+    except CallFailed:
+        return False
+    return True
+
+
+def settle(lab: Lab, method: str) -> None:
+    if method == "POST":
+        lab.wait("the CIDR to be carried", lambda: carried(lab))
+    else:
+        lab.wait("the CIDR to be gone", lambda: not cidrs(lab))
+    lab.wait("a kernel as wanted", lambda: lab.api("GET", "/v1/status")["verdict"] == "ok")
+
+
+@pytest.fixture(scope="module")
+def references(mortal: Mortal) -> dict[str, tuple[object, ...]]:
+    """What it looks like after each step when nobody dies."""
+    lab, seen = mortal.lab, {}
+    mortal.start()
+    for method in ("POST", "DELETE", "POST", "DELETE"):
+        assert ask(lab, method)
+        settle(lab, method)
+        seen[method] = standing(lab)
+    mortal.end()
+    return seen
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_change_survives_a_death_at_every_boundary(
+    mortal: Mortal, references: dict[str, tuple[object, ...]], method: str
+) -> None:
+    lab, other = mortal.lab, "DELETE" if method == "POST" else "POST"
+    mortal.end()
+    mortal.start()
+    if method == "DELETE":
+        assert ask(lab, "POST")
+        settle(lab, "POST")
+    for number in range(1, MANY):
+        mortal.arm(number)
+        acknowledged = ask(lab, method)
+        if acknowledged:
+            lab.wait("an end of either kind", lambda: mortal.dead or _has_settled(lab, method))
+        if not mortal.dead:
+            assert {effect.split()[0] for effect in mortal.did()} == {"commit", "netlink", "firewall", "cloud"}
+            break
+        told = mortal.did()
+        mortal.start()
+        if not acknowledged and method == "POST" and not cidrs(lab):
+            assert ask(lab, method)
+        if not acknowledged and method == "DELETE" and any(each["phase"] == "present" for each in cidrs(lab)):
+            assert ask(lab, method)
+        settle(lab, method)
+        assert standing(lab) == references[method], told
+        assert ask(lab, other)
+        settle(lab, other)
+    else:
+        pytest.fail("it dies for ever")
+    mortal.end()
+
+
+def _has_settled(lab: Lab, method: str) -> bool:
+    try:
+        return carried(lab) if method == "POST" else not cidrs(lab)
+    except CallFailed:
+        return False
+
+
+def test_a_recovery_survives_a_death_at_every_boundary(
+    mortal: Mortal, references: dict[str, tuple[object, ...]]
+) -> None:
+    """All of ours is gone from the kernel, and every daemon that sets out to put it back dies a little later."""
+    lab = mortal.lab
+    mortal.end()
+    mortal.start()
+    ask(lab, "POST")
+    settle(lab, "POST")
+    mortal.end()
+    for number in range(1, MANY):
+        lab["appliance"].shell(
+            "ip route flush proto 110; iptables-legacy -w -t nat -F; iptables-legacy -w -t mangle -F;"
+            "iptables-legacy -w -D FORWARD -m comment --comment nexthop -j NEXTHOP-FORWARD 2>/dev/null || true;"
+            "sysctl -qw net.ipv4.ip_forward=0"
+        )
+        mortal.start(number)
+        if not mortal.dead:
+            lab.wait("an end of either kind", lambda: mortal.dead or _has_settled(lab, "POST"))
+        if not mortal.dead:
+            assert number > 4, mortal.did()
+            break
+        told = mortal.did()
+        mortal.start()
+        settle(lab, "POST")
+        assert standing(lab) == references["POST"], told
+        mortal.end()
+    else:
+        pytest.fail("it dies for ever")
