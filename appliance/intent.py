@@ -21,35 +21,14 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
+from appliance import backup
 from appliance.model import Intent, Network, Phase
+from appliance.records import SELECT, describe, get_intent, insert_intent, migrate, read_intent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-# One entry per schema version: what leads there from the version before. Never edit one that was released.
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE intent (
-        cidr TEXT PRIMARY KEY,
-        via TEXT NOT NULL,
-        snat INTEGER NOT NULL CHECK (snat IN (0, 1)),
-        comment TEXT NOT NULL,
-        phase TEXT NOT NULL CHECK (phase IN ('present', 'leaving', 'withdrawn')),
-        created_at REAL NOT NULL
-    ) STRICT;
-    CREATE TABLE history (
-        id INTEGER PRIMARY KEY,
-        at REAL NOT NULL,
-        who TEXT NOT NULL,
-        what TEXT NOT NULL,
-        cidr TEXT NOT NULL,
-        detail TEXT NOT NULL
-    ) STRICT;
-    CREATE TABLE released (cidr TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
-    """,
-)
 
 _KEPT: Final = 10_000  # lines of history
 _BUSY: Final = 0.5  # seconds to wait for another process, such as a backup, to let go of the file
@@ -57,6 +36,10 @@ _BUSY: Final = 0.5  # seconds to wait for another process, such as a backup, to 
 
 class StoreUnavailable(Exception):
     """The database cannot be read or written now; nothing was changed. Packets keep flowing meanwhile."""
+
+
+class StoreReadable(Exception):
+    """The database is in order: a restore would only lose what was written since the backup."""
 
 
 class UnknownCidr(KeyError):
@@ -99,14 +82,14 @@ class IntentStore:
     def all(self) -> tuple[Intent, ...]:
         """Return every intent, in numerical order of their networks."""
         with self._reading() as db:
-            rows = db.execute("SELECT cidr, via, snat, comment, phase, created_at FROM intent").fetchall()
-            intents = [_intent(row) for row in rows]
+            rows = db.execute(SELECT).fetchall()
+            intents = [read_intent(row) for row in rows]
         return tuple(sorted(intents, key=lambda intent: _order(intent.network)))
 
     def get(self, network: Network) -> Intent | None:
         """Return the intent for exactly this network."""
         with self._reading() as db:
-            return _get(db, network)
+            return get_intent(db, network)
 
     def put(self, intent: Intent, *, who: str = "operator") -> bool:
         """Make it PRESENT, whatever it was before; return whether it was not.
@@ -115,26 +98,22 @@ class IntentStore:
         `created_at` is set here and stays as long as the record does.
         """
         with self._writing() as db:
-            old = _get(db, intent.network)
+            old = get_intent(db, intent.network)
             at = self._clock()
             new = replace(intent, phase=Phase.PRESENT, created_at=old.created_at if old else intent.created_at or at)
             if new == old:
                 return False
             what = "added" if old is None else "changed" if old.phase is Phase.PRESENT else "revived"
-            db.execute(
-                "INSERT OR REPLACE INTO intent VALUES (?, ?, ?, ?, ?, ?)",
-                (str(new.network), new.via, int(new.snat), new.comment, new.phase.value, new.created_at),
-            )
+            insert_intent(db, new)
             db.execute("DELETE FROM released WHERE cidr = ?", (str(new.network),))
-            detail = f"via {new.via}, {'masqueraded' if new.snat else 'not masqueraded'}"
-            _note(db, Event(at, who, what, str(new.network), detail))
+            _note(db, Event(at, who, what, str(new.network), describe(new, old if what == "changed" else None)))
         self._changed()
         return what != "changed"
 
     def leave(self, network: Network, *, who: str = "operator") -> Intent:
         """Turn PRESENT into LEAVING and return the record as it is now; raise `UnknownCidr` where there is none."""
         with self._writing() as db:
-            old = _get(db, network)
+            old = get_intent(db, network)
             if old is None:
                 raise UnknownCidr(str(network))
             if old.phase is not Phase.PRESENT:
@@ -147,7 +126,7 @@ class IntentStore:
     def withdrawn(self, network: Network) -> bool:
         """Turn LEAVING into WITHDRAWN; return whether it was LEAVING. For `attract` alone."""
         with self._writing() as db:
-            old = _get(db, network)
+            old = get_intent(db, network)
             if old is None or old.phase is not Phase.LEAVING:
                 return False
             _move(db, network, Phase.WITHDRAWN)
@@ -161,7 +140,7 @@ class IntentStore:
         That it was here is remembered (`released`): should a request of ours still land, its entry is known as ours.
         """
         with self._writing() as db:
-            old = _get(db, network)
+            old = get_intent(db, network)
             if old is None or old.phase is not Phase.WITHDRAWN:
                 return False
             at = self._clock()
@@ -186,6 +165,43 @@ class IntentStore:
         with self._reading() as db:
             rows = db.execute("SELECT at, who, what, cidr, detail FROM history ORDER BY id DESC LIMIT ?", (limit,))
             return tuple(Event(*row) for row in rows)
+
+    def restore(self, saved: backup.Saved, *, who: str = "operator") -> Path | None:
+        """Put what a backup holds in the place of a database that cannot be read, which is moved aside.
+
+        Return where that is now, None where there was none. Raise `StoreReadable` where nothing is the matter.
+        """
+        try:
+            self.all()
+        except StoreUnavailable:
+            pass
+        else:
+            raise StoreReadable(f"{self._path} can be read: nothing to restore")
+        aside = None
+        try:
+            self.close()
+            if self._path.exists():
+                aside = self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}")
+                self._path.rename(aside)
+            journal = self._path.with_name(f"{self._path.name}-journal")
+            journal.unlink(missing_ok=True)  # it belongs to the damaged one, and would be played back into the new one
+            made = self._path.with_name(f"{self._path.name}.new")
+            made.unlink(missing_ok=True)
+            with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
+                migrate(db)
+                db.execute("PRAGMA synchronous = EXTRA")
+                db.execute("BEGIN IMMEDIATE")
+                for intent in saved.intents:
+                    insert_intent(db, intent)
+                db.executemany("INSERT INTO released VALUES (?, ?)", [(str(net), saved.at) for net in saved.released])
+                _note(db, Event(self._clock(), who, "restored", "", f"{len(saved.intents)} CIDRs from the backup"))
+                db.execute("COMMIT")
+            made.rename(self._path)
+            backup.sync_directory(self._path.parent)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"{self._path}: {error}") from error
+        self._changed()
+        return aside
 
     def _changed(self) -> None:
         for callback in self._callbacks:
@@ -221,46 +237,24 @@ class IntentStore:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    if not _holds_anything(path) and backup.path_of(path).exists():
+        # An empty list would take every CIDR out of the kernel while the cloud still sends it here.
+        raise sqlite3.DatabaseError("it is gone, and its backup is not: `nexthop restore` puts that in its place")
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
         db.execute("PRAGMA synchronous = EXTRA")
-        _migrate(db)
+        migrate(db)
     except BaseException:
         db.close()
         raise
     return db
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring the schema up to date in one transaction: killed half way, the file is as it was."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        text = f"its schema version {version} is newer than this program, which knows {len(MIGRATIONS)}: upgrade again"
-        raise sqlite3.DatabaseError(text)
-    if version == len(MIGRATIONS):
-        return
-    db.execute("PRAGMA journal_mode = DELETE")
-    db.execute("BEGIN IMMEDIATE")
-    for script in MIGRATIONS[version:]:
-        for statement in filter(str.strip, script.split(";")):
-            db.execute(statement)
-    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    db.execute("COMMIT")
-    log.info("database schema brought from version %s to %s", version, len(MIGRATIONS))
-
-
-def _get(db: sqlite3.Connection, network: Network) -> Intent | None:
-    query = "SELECT cidr, via, snat, comment, phase, created_at FROM intent WHERE cidr = ?"
-    row = db.execute(query, (str(network),)).fetchone()
-    return None if row is None else _intent(row)
-
-
-def _intent(row: tuple[str, str, int, str, str, float]) -> Intent:
-    cidr, via, snat, comment, phase, created_at = row
+def _holds_anything(path: Path) -> bool:
     try:
-        return Intent(ip_network(cidr), via, bool(snat), comment, Phase(phase), created_at)
-    except ValueError as error:  # only a torn or edited file holds such a thing
-        raise sqlite3.DatabaseError(f"a damaged record: {error}") from error
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _move(db: sqlite3.Connection, network: Network, phase: Phase) -> None:

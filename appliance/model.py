@@ -20,11 +20,17 @@ from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
+from appliance.options import AUTO, Target, WhenDown
+
 Network = IPv4Network | IPv6Network
 
 # Digits, dots and a prefix length, or an IPv6 one. `ip_network` alone also takes host masks ("10.0.0.0/0.255.255.255"),
 # padded lengths ("/08") and integers, which an operator never means.
 _SPELLING: Final = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]*)/(?:0|[1-9]\d{0,2})", re.ASCII)
+
+
+HOLD_DOWN: Final = 30.0
+"""Seconds: a link that flaps shall not make the cloud's route table flap."""
 
 
 class BadCidr(ValueError):
@@ -44,7 +50,8 @@ class Intent:
     """One CIDR that the operator wants reached via the link named `via`.
 
     `snat`: masquerade what enters the tunnel, so that the far end needs no route back.
-    `created_at`: seconds since the epoch.
+    `created_at`: seconds since the epoch. `mss`: `AUTO`, `OFF` or bytes. `probe`: what to ask for a sign of life.
+    `when_down`, `hold_down`: what becomes of the cloud's entry once the link was down for so many seconds.
     """
 
     network: Network
@@ -53,6 +60,10 @@ class Intent:
     comment: str = ""
     phase: Phase = Phase.PRESENT
     created_at: float = 0.0
+    mss: int = AUTO
+    probe: Target | None = None
+    when_down: WhenDown = WhenDown.KEEP
+    hold_down: float = HOLD_DOWN
 
 
 def parse_cidr(text: str) -> Network:

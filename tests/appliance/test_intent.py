@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.intent import MIGRATIONS, IntentStore, StoreUnavailable, UnknownCidr
+from appliance.intent import IntentStore, StoreUnavailable, UnknownCidr
 from appliance.model import Intent, Phase
+from appliance.records import MIGRATIONS
 from tests.appliance.fakes import POD, SERVICE
 
 
@@ -189,7 +190,7 @@ def test_a_migration_that_fails_half_way_leaves_the_file_as_it_was(
 ) -> None:
     store.put(Intent(POD, "hk"))
     store.close()
-    monkeypatch.setattr("appliance.intent.MIGRATIONS", (*MIGRATIONS, "ALTER TABLE intent ADD x TEXT; NONSENSE"))
+    monkeypatch.setattr("appliance.records.MIGRATIONS", (*MIGRATIONS, "ALTER TABLE intent ADD x TEXT; NONSENSE"))
     with pytest.raises(StoreUnavailable):
         store.all()
     monkeypatch.undo()

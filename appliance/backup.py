@@ -1,0 +1,186 @@
+"""A copy of the intents beside the database, for the day on which that cannot be read.
+
+One JSON file with its own checksum, replaced whole; the one before it is kept. It is written a moment after a change,
+in a thread: the database alone is what an acknowledgement rests on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final, Protocol
+
+from appliance.model import Intent, Network, Phase
+from appliance.options import WhenDown, mss_text, parse_mss, parse_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_SETTLE: Final = 1.0  # seconds; a burst of changes is one backup
+_FORMAT: Final = 1
+
+
+class BadBackup(ValueError):
+    """There is no backup, or it is damaged; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a backup holds. `at`: seconds since the epoch."""
+
+    at: float
+    intents: tuple[Intent, ...]
+    released: frozenset[Network]
+
+
+def path_of(database: Path) -> Path:
+    """Return where the backup of this database lies."""
+    return database.with_name(f"{database.name}.backup")
+
+
+def encode(saved: Saved) -> str:
+    """Return the text of the file: a line of checksum, then the content."""
+    content = json.dumps(
+        {
+            "format": _FORMAT,
+            "at": saved.at,
+            "intents": [_record(intent) for intent in saved.intents],
+            "released": sorted(map(str, saved.released)),
+        },
+        indent=1,
+    )
+    return f"{_digest(content)}\n{content}\n"
+
+
+def decode(text: str) -> Saved:
+    """Read it back; raise `BadBackup`."""
+    digest, _, content = text.partition("\n")
+    content = content.removesuffix("\n")
+    if digest != _digest(content):
+        raise BadBackup("its checksum does not fit: it is damaged")
+    try:
+        found = json.loads(content)
+        if found["format"] != _FORMAT:
+            raise BadBackup(f"its format is {found['format']}, and this program knows {_FORMAT}")
+        intents = tuple(_intent(record) for record in found["intents"])
+        return Saved(found["at"], intents, frozenset(ip_network(each) for each in found["released"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadBackup(f"it cannot be understood: {error}") from None
+
+
+def load(database: Path) -> Saved:
+    """Return the last good backup of this database; raise `BadBackup` where neither of the two is one."""
+    last = path_of(database)
+    problems = []
+    for path in (last, _older(last)):
+        try:
+            return decode(path.read_text(encoding="utf-8"))
+        except (BadBackup, OSError, UnicodeDecodeError) as error:
+            problems.append(f"{path}: {error}")
+    raise BadBackup("; ".join(problems))
+
+
+def save(database: Path, saved: Saved) -> None:
+    """Write it, on disk when this returns; raise `OSError`."""
+    last = path_of(database)
+    fresh = last.with_name(f"{last.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(encode(saved))
+        file.flush()
+        os.fsync(file.fileno())
+    with contextlib.suppress(FileNotFoundError):
+        last.replace(_older(last))
+    fresh.replace(last)
+    sync_directory(last.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in it on disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Source(Protocol):
+    """What this needs of `appliance.intent.IntentStore`."""
+
+    def all(self) -> tuple[Intent, ...]:
+        """Return every intent."""
+        ...
+
+    def released(self) -> frozenset[Network]:
+        """Return what was given back."""
+        ...
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back after a change."""
+        ...
+
+
+async def keep(store: Source, database: Path, trouble: type[Exception], *, settle: float = _SETTLE) -> None:
+    """Write a backup after each change, until cancelled. `trouble`: what the store raises when it cannot be read."""
+    changed = asyncio.Event()
+    store.on_change(changed.set)
+    changed.set()  # what is there may be newer than the last backup
+    while True:
+        await changed.wait()
+        await asyncio.sleep(settle)
+        changed.clear()
+        try:
+            saved = Saved(time.time(), store.all(), store.released())
+            await asyncio.to_thread(save, database, saved)
+        except trouble:
+            continue
+        except OSError as error:
+            log.warning("no backup could be written: %s", error)
+
+
+def _older(path: Path) -> Path:
+    return path.with_name(f"{path.name}.1")
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _record(intent: Intent) -> dict[str, object]:
+    return {
+        "cidr": str(intent.network),
+        "via": intent.via,
+        "snat": intent.snat,
+        "comment": intent.comment,
+        "phase": intent.phase.value,
+        "created_at": intent.created_at,
+        "mss": mss_text(intent.mss),
+        "probe": str(intent.probe or ""),
+        "when_down": intent.when_down.value,
+        "hold_down": intent.hold_down,
+    }
+
+
+def _intent(record: dict[str, object]) -> Intent:
+    return Intent(
+        ip_network(str(record["cidr"])),
+        str(record["via"]),
+        bool(record["snat"]),
+        str(record["comment"]),
+        Phase(record["phase"]),
+        float(str(record["created_at"])),
+        parse_mss(str(record["mss"])),
+        parse_target(str(record["probe"])),
+        WhenDown(record["when_down"]),
+        float(str(record["hold_down"])),
+    )

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from appliance import backup
+from appliance.backup import BadBackup, Saved
+from appliance.intent import IntentStore, StoreReadable, StoreUnavailable
+from appliance.model import Intent, Phase
+from appliance.options import OFF, WhenDown, parse_target
+from appliance.records import MIGRATIONS
+from tests.appliance.fakes import POD, SERVICE, until
+
+FULL = Intent(
+    *(POD, "hk", False, "pods", Phase.PRESENT, 5.0),
+    *(OFF, parse_target("tcp:10.244.1.20:80"), WhenDown.WITHDRAW, 12.5),
+)
+SAVED = Saved(7.0, (FULL, Intent(SERVICE, "sg", phase=Phase.LEAVING)), frozenset({ip_network("10.9.0.0/16")}))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[IntentStore]:
+    with contextlib.closing(IntentStore(tmp_path / "nexthop.db", clock=lambda: 1000.0)) as made:
+        yield made
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    backup.save(tmp_path / "nexthop.db", SAVED)
+    assert backup.load(tmp_path / "nexthop.db") == SAVED
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace("hk", "kh"), lambda text: ""])
+def test_a_damaged_backup_is_passed_over_for_the_one_before(tmp_path: Path, damage: object) -> None:
+    database = tmp_path / "nexthop.db"
+    backup.save(database, SAVED)
+    backup.save(database, Saved(8.0, (), frozenset()))
+    last = backup.path_of(database)
+    last.write_text(damage(last.read_text()))  # type: ignore[operator]
+    assert backup.load(database).at in {7.0, 8.0}
+    last.write_text("nonsense")
+    assert backup.load(database) == SAVED
+
+
+def test_without_a_backup_the_reason_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BadBackup, match=r"nexthop.db.backup"):
+        backup.load(tmp_path / "nexthop.db")
+
+
+def test_every_option_survives_the_database(store: IntentStore) -> None:
+    store.put(FULL)
+    store.close()
+    assert store.all() == (FULL,)
+
+
+def test_a_database_of_version_1_is_brought_up_to_date_and_keeps_what_it_holds(store: IntentStore) -> None:
+    with contextlib.closing(sqlite3.connect(store._path)) as old:
+        old.executescript(MIGRATIONS[0])
+        old.execute("INSERT INTO intent VALUES ('10.244.0.0/16', 'hk', 1, 'pods', 'leaving', 5.0)")
+        old.execute("INSERT INTO released VALUES ('10.9.0.0/16', 6.0)")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    assert store.all() == (Intent(POD, "hk", comment="pods", phase=Phase.LEAVING, created_at=5.0),)
+    assert store.released() == {ip_network("10.9.0.0/16")}
+
+
+def test_a_damaged_database_is_moved_aside_and_the_backup_takes_its_place(store: IntentStore, tmp_path: Path) -> None:
+    store.put(FULL)
+    store.close()
+    store._path.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    calls: list[None] = []
+    store.on_change(lambda: calls.append(None))
+    with pytest.raises(StoreUnavailable):
+        store.all()
+    aside = store.restore(SAVED)
+    assert aside is not None
+    assert aside.read_bytes().endswith(b"\xff")
+    assert set(store.all()) == set(SAVED.intents)
+    assert store.released() == SAVED.released
+    assert store.history(1)[0].what == "restored"
+    assert calls == [None]
+
+
+def test_a_database_that_can_be_read_is_never_replaced(store: IntentStore) -> None:
+    store.put(FULL)
+    with pytest.raises(StoreReadable):
+        store.restore(SAVED)
+    assert store.all() == (FULL,)
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_database_that_vanished_is_not_taken_for_an_empty_one(store: IntentStore, left: bytes | None) -> None:
+    store.put(FULL)
+    backup.save(store._path, SAVED)
+    store.close()
+    store._path.unlink()
+    if left is not None:
+        store._path.write_bytes(left)
+    with pytest.raises(StoreUnavailable, match="nexthop restore"):
+        store.all()
+    store.restore(backup.load(store._path))
+    assert set(store.all()) == set(SAVED.intents)
+
+
+def test_each_change_is_backed_up_a_moment_later(store: IntentStore) -> None:
+    async def scenario() -> None:
+        task = asyncio.get_running_loop().create_task(backup.keep(store, store._path, StoreUnavailable, settle=0.01))
+        store.put(FULL)
+
+        def saved() -> tuple[Intent, ...]:
+            with contextlib.suppress(BadBackup):
+                return backup.load(store._path).intents
+            return ()
+
+        await until(lambda: saved() == (FULL,))
+        store.leave(POD)
+        await until(lambda: saved() and saved()[0].phase is Phase.LEAVING)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
