@@ -6,32 +6,19 @@ left out of it ask for nothing: they take their defaults for a new CIDR, and mat
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from dataclasses import replace
 
 from fastapi import APIRouter, Response
-from pydantic import ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
+from api.bodies import LONGEST, Change, NewCidr, options
 from api.parts import Parts, asked_facts, blind_spot, known_facts
 from api.problem import Problem, Reason, responses
-from appliance import guard
+from appliance import detour, guard
 from appliance.intent import UnknownCidr
 from appliance.model import BadCidr, Intent, Network, Phase, parse_cidr
+from appliance.options import mss_text
 from appliance.status import CidrStatus, Layer
-
-_LONGEST = 64  # characters; the longest CIDR has 43
-
-
-@dataclass(frozen=True, slots=True)
-class NewCidr:
-    """The body of POST /v1/cidrs. `via` may be left out where there is exactly one link."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    cidr: Annotated[str, Field(max_length=_LONGEST, examples=["10.244.0.0/16"])]
-    via: Annotated[str | None, Field(max_length=_LONGEST, examples=["hk"])] = None
-    snat: StrictBool | None = None  # "yes" and 1 are typing errors
-    comment: Annotated[str | None, Field(max_length=200, examples=["pods in Hong Kong"])] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +46,10 @@ class CidrResource:
     via: str
     snat: bool
     comment: str
+    mss: str
+    probe: str
+    when_down: str
+    hold_down: float
     phase: str
     created_at: float
     layers: CidrLayers
@@ -86,6 +77,10 @@ def resource(cidr: CidrStatus) -> CidrResource:
         via=intent.via,
         snat=intent.snat,
         comment=intent.comment,
+        mss=mss_text(intent.mss),
+        probe=str(intent.probe or ""),
+        when_down=intent.when_down.value,
+        hold_down=intent.hold_down,
         phase=intent.phase.value,
         created_at=intent.created_at,
         layers=CidrLayers(_layer(cidr.kernel), _layer(cidr.cloud)),
@@ -109,29 +104,31 @@ def router(parts: Parts) -> APIRouter:
         if (same := _already(parts, network, new)) is not None:
             response.status_code = 200
             return resource(_status(parts, same, guard.judge(network, known_facts(parts), via=same.via)))
-        _comment(new)
+        given = options(network, new)
         facts = await asked_facts(parts)  # nothing waits from here to the put
         _refuse(network, guard.judge(network, facts))  # before "which link?": no answer to that would mend it
         via = _via(new, facts.links)
         reasons = guard.judge(network, facts, via=via)
         _refuse(network, reasons)
         if (same := _already(parts, network, new)) is None:
-            snat = True if new.snat is None else new.snat
-            parts.store.put(Intent(network, via, snat=snat, comment=new.comment or ""))
+            intent = replace(Intent(network, via), **given)
+            reasons += _policy(parts, intent, force=new.force)
+            parts.store.put(intent)
         else:
             response.status_code = 200
-        intent = parts.store.get(network)
-        assert intent is not None  # noqa: S101  (it was written a line ago, by the only writer)
-        return resource(_status(parts, intent, (*reasons, *blind_spot(parts))))
+        return resource(_status(parts, _known(parts, network), (*reasons, *blind_spot(parts))))
 
     @routes.get("/v1/cidrs/{cidr:path}", responses=responses(404, 422, 503))
     async def show(cidr: str) -> CidrResource:
         """Show one CIDR."""
         network = _network(cidr)
-        intent = parts.store.get(network)
-        if intent is None:
-            raise _unknown(network)
+        intent = _known(parts, network)
         return resource(_status(parts, intent, guard.judge(network, known_facts(parts), via=intent.via)))
+
+    @routes.patch("/v1/cidrs/{cidr:path}", responses=responses(404, 409, 422, 503))
+    async def change(cidr: str, asked: Change) -> CidrResource:
+        """Change how a CIDR is carried, without a gap; what is left out stays as it is."""
+        return await _change(parts, _network(cidr), asked)
 
     @routes.delete("/v1/cidrs/{cidr:path}", status_code=202, responses=responses(404, 422, 503))
     async def rm(cidr: str) -> CidrResource:
@@ -146,9 +143,27 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
+async def _change(parts: Parts, network: Network, asked: Change) -> CidrResource:
+    _known(parts, network)
+    given = options(network, asked)
+    facts = await asked_facts(parts)  # nothing waits from here to the put
+    before = _known(parts, network)
+    if before.phase is not Phase.PRESENT:
+        reason = Reason("cidr-leaving", f"{network} is being removed", f"nexthop cidr add {network}")
+        raise Problem(409, "cidr-leaving", "This CIDR is being removed", reasons=[reason])
+    intent = replace(before, via=asked.via or before.via, **given)
+    others = replace(facts, intents=tuple(each for each in facts.intents if each.network != network))
+    reasons = guard.judge(network, others, via=intent.via)
+    _refuse(network, reasons)
+    if (intent.when_down, intent.via) != (before.when_down, before.via) or asked.force:
+        reasons += _policy(parts, intent, force=asked.force)
+    parts.store.put(intent)
+    return resource(_status(parts, intent, (*reasons, *blind_spot(parts))))
+
+
 def _network(text: str) -> Network:
-    if len(text) > _LONGEST:
-        text = text[:_LONGEST] + "..."
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "..."
     try:
         return parse_cidr(text)
     except BadCidr as error:
@@ -165,7 +180,7 @@ def _already(parts: Parts, network: Network, new: NewCidr) -> Intent | None:
     intent = parts.store.get(network)
     if intent is None or intent.phase is not Phase.PRESENT:
         return None
-    asked = {"via": new.via, "snat": new.snat, "comment": new.comment}
+    asked = {"via": new.via} | options(network, new)
     reasons = [
         Reason(f"{name}-differs", f"{network} is there with {name} {getattr(intent, name)!r}, not {value!r}", _DIFFERS)
         for name, value in asked.items()
@@ -176,7 +191,7 @@ def _already(parts: Parts, network: Network, new: NewCidr) -> Intent | None:
     return intent
 
 
-_DIFFERS = "leave it out, or `nexthop cidr rm` the CIDR first"
+_DIFFERS = "leave it out, or change it: nexthop cidr set"
 
 
 def _via(new: NewCidr, links: frozenset[str]) -> str:
@@ -193,10 +208,19 @@ def _via(new: NewCidr, links: frozenset[str]) -> str:
     raise Problem(422, "cidr-refused", "This CIDR cannot be carried", reasons=[reason])
 
 
-def _comment(new: NewCidr) -> None:
-    if new.comment is not None and not new.comment.isprintable():
-        reason = Reason("comment", "the comment holds control characters", "write it on one line of plain text")
-        raise Problem(422, "invalid-request", "The request is not as this resource takes it", reasons=[reason])
+def _policy(parts: Parts, intent: Intent, *, force: bool) -> tuple[guard.Reason, ...]:
+    """Say what withdrawing would mean here; refuse to let packets leave unprotected, unless that is wanted."""
+    reasons = detour.judge(intent, parts.cloud.observation)
+    if not force:
+        _refuse(intent.network, reasons)
+    return tuple(replace(reason, severity=guard.Severity.WARN) for reason in reasons)
+
+
+def _known(parts: Parts, network: Network) -> Intent:
+    intent = parts.store.get(network)
+    if intent is None:
+        raise _unknown(network)
+    return intent
 
 
 def _refuse(network: Network, reasons: tuple[guard.Reason, ...]) -> None:

@@ -46,6 +46,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the daemon's answer 
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until kernel and cloud have followed.")]
 Timeout = Annotated[float, typer.Option(help="Seconds to wait at most.", min=0.0)]
 
+Comment = Annotated[str | None, typer.Option(help="A note for those who come after you.")]
+Mss = Annotated[str | None, typer.Option(help="What TCP's MSS is held to: auto (the path's MTU), off, or bytes.")]
+Probe = Annotated[
+    str | None, typer.Option(help="What to ask for a sign of life: tcp:ADDRESS:PORT or icmp:ADDRESS; '' for nothing.")
+]
+WhenDown = Annotated[
+    str | None,
+    typer.Option(
+        help="While the link is down: keep the route entry, so that hosts are told at once, or withdraw it, so that "
+        "the VPC sends the packets by its less specific way.",
+        metavar="keep|withdraw",
+    ),
+]
+HoldDown = Annotated[float | None, typer.Option(help="Seconds that a link is down before withdrawing.", min=0.0)]
+Force = Annotated[bool, typer.Option("--force", help="Withdraw even where packets then leave unprotected.")]
+
 
 def _version(wanted: bool) -> None:  # noqa: FBT001  (typer's callback)
     if wanted:
@@ -97,19 +113,21 @@ def cidr_add(
         bool | None,
         typer.Option("--snat/--no-snat", help="Masquerade, so that the far end needs no route back; on by default."),
     ] = None,
-    comment: Annotated[str | None, typer.Option(help="A note for those who come after you.")] = None,
+    comment: Comment = None,
+    mss: Mss = None,
+    probe: Probe = None,
+    when_down: WhenDown = None,
+    hold_down: HoldDown = None,
+    force: Force = False,  # noqa: FBT002
     wait: Wait = True,  # noqa: FBT002
     timeout: Timeout = 10.0,
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Make every host of the VPC reach CIDR through this machine. Adding it twice is no error."""
     daemon = _daemon(context)
-    asked = {"cidr": cidr, "via": via, "snat": snat, "comment": comment}
-    code, answer = daemon.request(
-        "POST", "/v1/cidrs", {key: value for key, value in asked.items() if value is not None}
-    )
-    for warning in answer["warnings"]:
-        _say(f"warning: {warning['text']}" + (f" -> {warning['next_step']}" if warning["next_step"] else ""))
+    asked = _given(via=via, snat=snat, comment=comment, mss=mss, probe=probe, when_down=when_down, hold_down=hold_down)
+    code, answer = daemon.request("POST", "/v1/cidrs", {"cidr": cidr, **asked, **({"force": True} if force else {})})
+    _warn(answer)
     _say(f"{answer['cidr']} via {answer['via']}: {'recorded' if code == 201 else 'was recorded before'}")
     carried = True
     if wait:
@@ -126,6 +144,35 @@ def cidr_add(
             "nexthopd goes on trying; see what it says: nexthop status"
         )
         raise typer.Exit(EXIT_FAILED)
+
+
+@cidr_app.command("set")
+def cidr_set(
+    context: typer.Context,
+    cidr: Annotated[str, typer.Argument(help="As `nexthop cidr ls` shows it.")],
+    via: Annotated[str | None, typer.Option(help="The link.", metavar="LINK")] = None,
+    snat: Annotated[bool | None, typer.Option("--snat/--no-snat", help="Masquerade, or not.")] = None,
+    comment: Comment = None,
+    mss: Mss = None,
+    probe: Probe = None,
+    when_down: WhenDown = None,
+    hold_down: HoldDown = None,
+    force: Force = False,  # noqa: FBT002
+    json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Change how CIDR is carried, without a gap; what is not named stays as it is."""
+    from api.client import segment  # noqa: PLC0415
+
+    asked = _given(via=via, snat=snat, comment=comment, mss=mss, probe=probe, when_down=when_down, hold_down=hold_down)
+    if not asked:
+        _usage("nothing to change -> name at least one option: nexthop cidr set --help")
+    body = {**asked, **({"force": True} if force else {})}
+    _, answer = _daemon(context).request("PATCH", f"/v1/cidrs/{segment(cidr)}", body)
+    _warn(answer)
+    if json:
+        _print_json(answer)
+    else:
+        typer.echo(f"{answer['cidr']}: " + ", ".join(f"{name} {answer[name]}" for name in asked))
 
 
 @cidr_app.command("rm")
@@ -235,6 +282,15 @@ def link_rm(
         _print_json({"name": name, "gone": True})
     else:
         typer.echo(f"{name}: gone")
+
+
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _warn(answer: Mapping[str, Any]) -> None:
+    for warning in answer["warnings"]:
+        _say(f"warning: {warning['text']}" + (f" -> {warning['next_step']}" if warning["next_step"] else ""))
 
 
 def _daemon(context: typer.Context) -> Daemon:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from appliance.links import Links
     from appliance.model import Network
     from appliance.status import CloudStatus, FirewallStatus, Layer
-    from cloud.provider import Vpc
+    from cloud.provider import Observation, Vpc
 
 
 class Kernel(Protocol):
@@ -55,6 +55,11 @@ class Cloud(Protocol):
 
     def status(self) -> CloudStatus:
         """Return the cloud as last seen."""
+        ...
+
+    @property
+    def observation(self) -> Observation | None:
+        """The route tables as last read, None as long as the cloud has not answered."""
         ...
 
     def vpc(self) -> Vpc | None:

@@ -113,12 +113,15 @@ async def _serve(
     """Run the loops and the API side by side until `stop`."""
     from api.parts import Parts  # noqa: PLC0415
     from appliance.attract import Attract  # noqa: PLC0415
+    from appliance.backup import keep  # noqa: PLC0415
     from appliance.forward import Forward  # noqa: PLC0415
+    from appliance.intent import StoreUnavailable  # noqa: PLC0415
     from appliance.linkwatch import LinkWatch  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
 
     forward = Forward(store, links, routes, chosen)
     connect = _connect(config.cloud)
+    watch = LinkWatch(links, store, forward.repaired)
     attract = Attract(
         store,
         connect,
@@ -126,13 +129,15 @@ async def _serve(
         lambda vpc: gather_facts(store, links, forward.devices, vpc),
         name=config.cloud.provider,
         resync=config.cloud.resync_seconds,
+        withhold=watch.withhold,
     )
-    watch = LinkWatch(links, store, forward.repaired)
+    watch.on_change(attract.wake)
     async with asyncio.TaskGroup() as tasks:
         loops = [
             tasks.create_task(forward.run(), name="forward"),
             tasks.create_task(attract.run(), name="attract"),
             tasks.create_task(watch.run(), name="links"),
+            tasks.create_task(keep(store, config.paths.database, StoreUnavailable), name="backup"),
         ]
         await _first_pass(forward, stop)
         try:

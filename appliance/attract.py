@@ -23,7 +23,7 @@ from appliance.guard import Facts, judge, refused
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.state import KernelError
 from appliance.model import Intent, Network, Phase
-from appliance.reconcile import AttractStep, Entry, Retry, attract_step
+from appliance.reconcile import AttractStep, Entry, Retry, Withhold, attract_step
 from appliance.status import CloudStatus, Layer, LayerState, Problem
 from cloud.provider import (
     CloudError,
@@ -99,6 +99,7 @@ class Attract:
         facts: GatherFacts,
         *,
         name: str = "aliyun",
+        withhold: Callable[[Intent], Withhold] = lambda _intent: Withhold.NOTHING,
         resync: float = 60.0,
         first_retry: float = _FIRST_RETRY,
         jitter: Callable[[], float] = random.random,
@@ -107,6 +108,7 @@ class Attract:
         self._connect = connect
         self._carrier = carrier
         self._facts = facts
+        self._withhold = withhold
         self._name = name if connect is not None else "none"
         self._resync = resync
         self._jitter = jitter
@@ -231,6 +233,7 @@ class Attract:
             classify(seen.observation, network),
             carried=network in self._carrier.carrying,
             released=network in seen.released,
+            withhold=Withhold.NOTHING if intent is None else self._withhold(intent),
         )
         if step is AttractStep.WITHDRAW:
             await self._withdraw(provider, network)
@@ -303,6 +306,8 @@ def _layer(step: AttractStep, intent: Intent, seen: Observation) -> Layer:
         where = f"{theirs.table} already sends it to {theirs.next_hop or 'the VPC itself'}"
         named = f" ({theirs.name})" if theirs.name else ""
         return Layer(LayerState.ERROR, f"{where}{named}, by an entry that is not ours", "foreign-entry")
+    if step is AttractStep.WITHHELD:
+        return Layer(LayerState.ABSENT, f"withdrawn while link {intent.via} is down, as asked for", "withheld")
     if intent.phase is not Phase.PRESENT:
         return Layer(LayerState.PENDING, "the cloud sends it here no more", "withdrawn")
     if step is AttractStep.WAIT:

@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.intent import StoreUnavailable
+from appliance.options import WhenDown
+from appliance.reconcile import Withhold
 
 if TYPE_CHECKING:
+    from appliance.model import Intent, Network
     from appliance.status import LinkStatus
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,10 @@ class Asked(Protocol):
 class Recorder(Protocol):
     """What this needs of `appliance.intent.IntentStore`."""
 
+    def all(self) -> tuple[Intent, ...]:
+        """Return every intent."""
+        ...
+
     def record(self, who: str, what: str, *, cidr: str = "", detail: str = "") -> None:
         """Write a line of history."""
         ...
@@ -51,16 +58,27 @@ class LinkWatch:
         self._every = every
         self._last: dict[str, LinkStatus] = {}
         self._down_since: dict[str, float] = {}
+        self._withheld: frozenset[Network] = frozenset()
+        self._usable: frozenset[Network] = frozenset()
         self._callbacks: list[Callable[[], None]] = []
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after a look at which some link is not up, or was not until then."""
+        """Call `callback` after each look that changes what `withhold` says."""
         self._callbacks.append(callback)
 
     def down_for(self, link: str, now: float) -> float | None:
         """Return for how many seconds a link has not been up; None where it is up, or was not asked yet."""
         since = self._down_since.get(link)
         return None if since is None else now - since
+
+    def withhold(self, intent: Intent) -> Withhold:
+        """Return what this CIDR's policy asks of the cloud's entry, as of the last look."""
+        if intent.when_down is WhenDown.KEEP or self._is_up(intent.via):
+            return Withhold.NOTHING
+        return Withhold.ANY if intent.network in self._withheld else Withhold.NEW
+
+    def _is_up(self, link: str) -> bool:
+        return link in self._last and self._last[link].state == "up"
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -88,12 +106,25 @@ class LinkWatch:
             was_up = before is not None and before.state == "up"
             if was_up != (status.state == "up"):
                 self._tell(status)
-        eventful = bool(self._down_since) or any(self._last.get(n, s).state != s.state for n, s in known.items())
         self._last = known
-        if not eventful:
-            return
-        for callback in self._callbacks:
-            callback()
+        if self._judge(now):
+            for callback in self._callbacks:
+                callback()
+
+    def _judge(self, now: float) -> bool:
+        """Work out whose entries are to go; return whether anything changed for anybody who has such a policy."""
+        try:
+            intents = [intent for intent in self._store.all() if intent.when_down is WhenDown.WITHDRAW]
+        except StoreUnavailable:
+            return False  # as it was
+        before = self._withheld, self._usable
+        self._withheld = frozenset(intent.network for intent in intents if self._has_been_down(intent, now))
+        self._usable = frozenset(intent.network for intent in intents if self._is_up(intent.via))
+        return before != (self._withheld, self._usable)
+
+    def _has_been_down(self, intent: Intent, now: float) -> bool:
+        down = self.down_for(intent.via, now)
+        return down is not None and down >= intent.hold_down
 
     def _tell(self, status: LinkStatus) -> None:
         up = status.state == "up"

@@ -74,6 +74,14 @@ class Entry(Enum):
     MIXED = "mixed"  # ours in one table, somebody else's in another
 
 
+class Withhold(Enum):
+    """What the policy for a link that is down asks of the cloud's entry."""
+
+    NOTHING = "nothing"
+    NEW = "new"  # make none while the link is not up
+    ANY = "any"  # take away what is there: it has been down for long
+
+
 class AttractStep(Enum):
     """What `attract` does about one CIDR."""
 
@@ -84,17 +92,30 @@ class AttractStep(Enum):
     WAIT = "wait"  # for the kernel to carry it
     BLOCKED = "blocked"  # by a foreign entry
     STRAY = "stray"  # show it
+    WITHHELD = "withheld"  # its link is down, and the operator wants no entry then
 
 
-def attract_step(phase: Phase | None, entry: Entry, *, carried: bool, released: bool = False) -> AttractStep:
+def attract_step(
+    phase: Phase | None,
+    entry: Entry,
+    *,
+    carried: bool,
+    released: bool = False,
+    withhold: Withhold = Withhold.NOTHING,
+) -> AttractStep:
     """Decide for one CIDR, from an observation made after every earlier request was answered.
 
     An entry of ours is left where it is while the kernel does not carry its CIDR: that mends itself in a moment, and
     without the entry the VPC would send the packets elsewhere. `released`: it was asked for once and given back, so
-    that an entry is what became of a request that landed late. An entry of ours for which there is no such record means
-    that the record is lost rather than that the entry is wrong: it is shown, and a person decides.
+    that an entry is what became of a request that landed late. `withhold`: what is asked for while its link is down;
+    the kernel goes on carrying it, so that who still sends is answered. An entry of ours for which there is no such
+    record means that the record is lost rather than that the entry is wrong: it is shown, and a person decides.
     """
     ours = entry in {Entry.READY, Entry.UNSETTLED, Entry.MIXED}
+    if phase is Phase.PRESENT and withhold is Withhold.ANY and ours:
+        return AttractStep.WITHDRAW
+    if phase is Phase.PRESENT and withhold is not Withhold.NOTHING and entry is Entry.ABSENT:
+        return AttractStep.WITHHELD
     if phase is Phase.PRESENT:
         if entry is Entry.READY:
             return AttractStep.REST

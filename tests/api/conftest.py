@@ -27,7 +27,7 @@ from appliance.links import Links
 from appliance.model import Network
 from appliance.status import CloudStatus, FirewallStatus, Layer, LayerState
 from appliance.tunnel.token import JoinToken, encode
-from cloud.provider import Vpc
+from cloud.provider import Observation, Vpc
 
 ROOT = Path(__file__).parents[2]
 SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQ"
@@ -84,6 +84,7 @@ class PlayedCloud:
 
     now: Layer = OK
     around: Vpc | None = VPC
+    observation: Observation | None = field(default_factory=lambda: Observation(VPC, ()))
     state: CloudStatus = field(default_factory=lambda: CloudStatus("aliyun", "vpc-1", "i-1", ("vtb-1",)))
 
     def layer(self, network: Network) -> Layer:

@@ -9,7 +9,7 @@ def test_every_endpoint_is_described(appliance: Appliance) -> None:
     assert {path: sorted(methods) for path, methods in document["paths"].items()} == {
         "/v1/cidrs": ["get", "post"],
         "/v1/history": ["get"],
-        "/v1/cidrs/{cidr}": ["delete", "get"],
+        "/v1/cidrs/{cidr}": ["delete", "get", "patch"],
         "/v1/links": ["get", "post"],
         "/v1/links/{name}": ["delete"],
         "/v1/status": ["get"],

@@ -12,6 +12,7 @@ from appliance.reconcile import (
     Installed,
     Plan,
     Retry,
+    Withhold,
     attract_step,
     forward_step,
     plan,
@@ -83,3 +84,17 @@ def test_attract_withdraws_what_is_ours_unless_nobody_ever_asked_for_it() -> Non
         assert attract_step(Phase.WITHDRAWN, entry, carried=True) is AttractStep.WITHDRAW
         assert attract_step(None, entry, carried=False, released=True) is AttractStep.WITHDRAW
         assert attract_step(None, entry, carried=False) is AttractStep.STRAY
+
+
+def test_a_withheld_cidr_gets_no_entry_and_loses_it_only_after_the_hold_down() -> None:
+    def step(entry: Entry, withhold: Withhold) -> AttractStep:
+        return attract_step(Phase.PRESENT, entry, carried=True, withhold=withhold)
+
+    assert step(Entry.READY, Withhold.NEW) is AttractStep.REST
+    assert step(Entry.ABSENT, Withhold.NEW) is AttractStep.WITHHELD
+    assert step(Entry.READY, Withhold.ANY) is AttractStep.WITHDRAW
+    assert step(Entry.UNSETTLED, Withhold.ANY) is AttractStep.WITHDRAW
+    assert step(Entry.ABSENT, Withhold.ANY) is AttractStep.WITHHELD
+    assert step(Entry.FOREIGN, Withhold.ANY) is AttractStep.BLOCKED
+    leaving = attract_step(Phase.LEAVING, Entry.ABSENT, carried=True, withhold=Withhold.ANY)
+    assert leaving is AttractStep.MARK_WITHDRAWN

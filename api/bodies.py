@@ -1,0 +1,87 @@
+"""What is sent to /v1/cidrs: the bodies of POST and PATCH, and their options as fields of an `Intent`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field, StrictBool
+from pydantic.dataclasses import dataclass
+
+from api.problem import Problem, Reason
+from appliance.model import Network
+from appliance.options import BadOption, Target, parse_mss, parse_target, parse_when_down
+
+LONGEST = 64  # characters; the longest CIDR has 43
+
+Comment = Annotated[str | None, Field(max_length=200, examples=["pods in Hong Kong"])]
+Mss = Annotated[str | None, Field(max_length=8, examples=["auto", "off", "1300"])]
+Probe = Annotated[str | None, Field(max_length=LONGEST, examples=["tcp:10.244.1.20:80", "icmp:10.244.1.20", ""])]
+WhenDownField = Annotated[str | None, Field(max_length=16, examples=["keep", "withdraw"])]
+HoldDown = Annotated[float | None, Field(ge=0, le=86400, allow_inf_nan=False)]  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class NewCidr:
+    """The body of POST /v1/cidrs. `via` may be left out where there is exactly one link.
+
+    `mss`: auto, off or bytes. `probe`: what to ask for a sign of life. `when_down`: whether the cloud's entry stays
+    ("keep") or goes ("withdraw") once the link was down for `hold_down` seconds; `force` where that would let packets
+    leave unprotected.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    cidr: Annotated[str, Field(max_length=LONGEST, examples=["10.244.0.0/16"])]
+    via: Annotated[str | None, Field(max_length=LONGEST, examples=["hk"])] = None
+    snat: StrictBool | None = None  # "yes" and 1 are typing errors
+    comment: Comment = None
+    mss: Mss = None
+    probe: Probe = None
+    when_down: WhenDownField = None
+    hold_down: HoldDown = None
+    force: StrictBool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The body of PATCH /v1/cidrs/CIDR: what is left out stays as it is."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    via: Annotated[str | None, Field(max_length=LONGEST, examples=["hk"])] = None
+    snat: StrictBool | None = None
+    comment: Comment = None
+    mss: Mss = None
+    probe: Probe = None
+    when_down: WhenDownField = None
+    hold_down: HoldDown = None
+    force: StrictBool = False
+
+
+def options(network: Network, asked: NewCidr | Change) -> dict[str, Any]:
+    """Return the options that were given, as fields of `Intent`; raise `Problem` with the mend."""
+    given: dict[str, Any] = {"snat": asked.snat, "comment": asked.comment, "hold_down": asked.hold_down}
+    try:
+        given["mss"] = None if asked.mss is None else parse_mss(asked.mss)
+        given["when_down"] = None if asked.when_down is None else parse_when_down(asked.when_down)
+        found = {name: value for name, value in given.items() if value is not None}
+        if asked.probe is not None:
+            found["probe"] = _target(network, asked.probe)
+        _printable(asked.comment or "")
+    except BadOption as error:
+        text, _, step = str(error).rpartition(": ")
+        title = "The request is not as this resource takes it"
+        raise Problem(422, "invalid-request", title, reasons=[Reason(error.option, text, step)]) from None
+    return found
+
+
+def _target(network: Network, text: str) -> Target | None:
+    target = parse_target(text)
+    if target is not None and target.address not in network:
+        raise BadOption("probe", f"{target.address} is not in {network}: write an address that is")
+    return target
+
+
+def _printable(comment: str) -> None:
+    if not comment.isprintable():
+        raise BadOption("comment", "the comment holds control characters: write it on one line of plain text")

@@ -1,0 +1,39 @@
+"""What each CIDR's own options do to real packets and to the real route table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import probes, topology
+from tests.lab.programs import LINK
+
+if TYPE_CHECKING:
+    from tests.lab.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+AT = f"/v1/cidrs/{topology.POD_CIDR}"
+
+
+def in_the_cloud(lab: Lab, cidr: str) -> bool:
+    return any(entry["destination"] == cidr for entry in lab.cloud_table())
+
+
+def test_a_link_that_stays_down_takes_its_withdrawing_cidr_out_of_the_cloud_and_brings_it_back(joined_lab: Lab) -> None:
+    lab = joined_lab
+    lab.api("PATCH", AT, {"when_down": "withdraw", "hold_down": 0.5})
+    try:
+        lab.kill("appliance", f"gtun@{LINK}", hold=True)
+        lab.wait("the entry to go", lambda: not in_the_cloud(lab, topology.POD_CIDR))
+        assert in_the_cloud(lab, topology.SERVICE_CIDR)  # its policy is to keep
+        shown = lab.api("GET", AT)
+        assert shown["phase"] == "present"
+        assert (shown["layers"]["cloud"]["state"], shown["layers"]["cloud"]["code"]) == ("absent", "withheld")
+    finally:
+        lab.let_go("appliance", f"gtun@{LINK}")
+    lab.wait("the entry to come back", lambda: in_the_cloud(lab, topology.POD_CIDR))
+    lab.api("PATCH", AT, {"when_down": "keep", "hold_down": 30})
+    lab.wait("it to be carried", lambda: lab.api("GET", AT)["layers"]["cloud"]["state"] == "ok")
+    probes.ping(lab["host1"], topology.PODS["pod1"], count=1)
