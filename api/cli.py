@@ -232,6 +232,38 @@ def history(
         render.history(answer)
 
 
+@app.command()
+def restore(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002
+    """Put the last good backup in the place of a database that cannot be read."""
+    _, answer = _daemon(context).request("POST", "/v1/restore")
+    if json:
+        _print_json(answer)
+    else:
+        aside = f"; the damaged one is {answer['damaged']}" if answer["damaged"] else ""
+        typer.echo(f"restored {answer['cidrs']} CIDRs{aside}")
+
+
+@app.command()
+def purge(
+    config: Annotated[Path, typer.Option(help="The daemon's configuration.")] = Path("/etc/nexthop/nexthop.toml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002
+    keep_cloud: Annotated[  # noqa: FBT002
+        bool, typer.Option("--keep-cloud", help="Leave the cloud's route entries: another appliance takes over.")
+    ] = False,
+) -> None:
+    """Remove all that is ours from cloud and kernel, with nexthopd and every gtun stopped; the list of CIDRs stays."""
+    if not yes:
+        typer.confirm("No host will reach anything through this machine any more. Go on?", abort=True, err=True)
+    from api import purge as purging  # noqa: PLC0415
+
+    try:
+        for line in purging.purge(config, cloud=not keep_cloud):
+            typer.echo(line)
+    except purging.CannotPurge as error:
+        _say(f"error: {error}")
+        raise typer.Exit(EXIT_FAILED) from None
+
+
 @link_app.command("join")
 def link_join(
     context: typer.Context,

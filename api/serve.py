@@ -120,7 +120,7 @@ async def _serve(
     from appliance.surroundings import gather_facts  # noqa: PLC0415
 
     forward = Forward(store, links, routes, chosen)
-    connect = _connect(config.cloud)
+    connect = provider_of(config.cloud)
     watch = LinkWatch(links, store, forward.repaired)
     attract = Attract(
         store,
@@ -211,7 +211,7 @@ async def _firewall(config: Config, stop: asyncio.Event) -> Chosen | None:
     return None if stop.is_set() else chosen
 
 
-def _connect(cloud: CloudConfig) -> Connect | None:
+def provider_of(cloud: CloudConfig) -> Connect | None:
     """Return what finds the cloud, None where none is configured. The SDK is imported when it is first asked."""
     if cloud.provider == "none":
         return None

@@ -65,6 +65,7 @@ def router(parts: Parts) -> APIRouter:
     async def status() -> StatusResource:
         """Say how the appliance does. Answers whatever is broken: that is what it is for."""
         found, store_problem = await _links(parts)
+        store_problem = store_problem or parts.store.trouble
         wanted: tuple[CidrStatus, ...] = ()
         try:
             wanted = cidrs.statuses(parts)

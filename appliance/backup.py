@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SETTLE: Final = 1.0  # seconds; a burst of changes is one backup
+_CHECK: Final = 2.0  # seconds between looks whether the disk is back
 _FORMAT: Final = 1
 
 
@@ -125,18 +126,36 @@ class Source(Protocol):
         """Return what was given back."""
         ...
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it could not be written; None where it could."""
+        ...
+
+    def check(self) -> bool:
+        """Try to write; return whether that works."""
+        ...
+
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call back after a change."""
         ...
 
 
 async def keep(store: Source, database: Path, trouble: type[Exception], *, settle: float = _SETTLE) -> None:
-    """Write a backup after each change, until cancelled. `trouble`: what the store raises when it cannot be read."""
+    """Write a backup after each change, until cancelled. `trouble`: what the store raises when it cannot be read.
+
+    A store that cannot be written is tried again and again meanwhile.
+    """
     changed = asyncio.Event()
     store.on_change(changed.set)
     changed.set()  # what is there may be newer than the last backup
     while True:
-        await changed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CHECK):
+                await changed.wait()
+        if store.trouble is not None and store.check():
+            log.info("the database can be written again")
+        if not changed.is_set():
+            continue
         await asyncio.sleep(settle)
         changed.clear()
         try:

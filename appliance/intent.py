@@ -67,7 +67,25 @@ class IntentStore:
         self._path = path
         self._clock = clock
         self._open: sqlite3.Connection | None = None
+        self._trouble: str | None = None
         self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def path(self) -> Path:
+        """Where the database lies."""
+        return self._path
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last attempt to write failed; None where it did not."""
+        return self._trouble
+
+    def check(self) -> bool:
+        """Write what is there already; return whether that works, so that a disk which is back is noticed."""
+        with contextlib.suppress(StoreUnavailable), self._writing() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute(f"PRAGMA user_version = {version}")
+        return self._trouble is None
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each change that is on disk. It says only that there is something to read."""
@@ -225,15 +243,20 @@ class IntentStore:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection inside one transaction, which is on disk when the block is left without an error."""
-        with self._reading() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        db.execute("ROLLBACK")
+        try:
+            with self._reading() as db:
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                finally:
+                    if db.in_transaction:
+                        with contextlib.suppress(sqlite3.Error):
+                            db.execute("ROLLBACK")
+        except StoreUnavailable as error:
+            self._trouble = str(error)
+            raise
+        self._trouble = None
 
 
 def _connect(path: Path) -> sqlite3.Connection:

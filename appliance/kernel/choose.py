@@ -99,6 +99,11 @@ def _first(faults: Mapping[str, str], counted: Mapping[str, str]) -> str:
     return next((f"{shape}: {text}" for shape, text in faults.items() if shape in counted), "")
 
 
+def backends() -> tuple[Firewall, ...]:
+    """Return every back-end that can be used here."""
+    return _others("")
+
+
 def _others(chosen: str) -> tuple[Firewall, ...]:
     found: list[Firewall] = []
     for name in _BACKENDS:

@@ -12,6 +12,7 @@ def test_every_endpoint_is_described(appliance: Appliance) -> None:
         "/v1/cidrs/{cidr}": ["delete", "get", "patch"],
         "/v1/links": ["get", "post"],
         "/v1/links/{name}": ["delete"],
+        "/v1/restore": ["post"],
         "/v1/status": ["get"],
         "/livez": ["get"],
         "/readyz": ["get"],
