@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from appliance.kernel.firewall import Rules
 from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route
 from appliance.model import Intent
+from appliance.options import AUTO
 from appliance.reconcile import Installed
 from appliance.status import Layer, LayerState
 
@@ -98,6 +99,7 @@ def rules(carried: Iterable[Intent], devices: Mapping[str, str], vpc: str | None
         forward=frozenset(devices.values()),
         clamp=frozenset(devices.values()),
         vpc=vpc,
+        mss=frozenset((intent.network, device, intent.mss) for intent, device in usable if intent.mss != AUTO),
     )
 
 

@@ -14,7 +14,7 @@ an ICMP unreachable (never a TCP reset, which would kill a connection that the t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,6 +34,7 @@ class Rules:
 
     `masquerade`: (CIDR, device) whose packets take the device's address; `plain`: those whose packets keep theirs;
     `forward`: devices that traffic of the VPC may use; `clamp`: devices where TCP's MSS is held to the path's MTU;
+    `mss`: (CIDR, device, bytes) where it is held to something else, 0 for leaving it alone;
     `vpc`: the device towards the VPC, which must be known as soon as anything is to be forwarded.
     """
 
@@ -42,6 +43,7 @@ class Rules:
     clamp: frozenset[str] = frozenset()
     vpc: str = ""
     plain: frozenset[tuple[Network, str]] = frozenset()
+    mss: frozenset[tuple[Network, str, int]] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse what no list of rules can express."""
@@ -73,6 +75,7 @@ class Action(Enum):
     RETURN = "return"
     MASQUERADE = "masquerade"
     CLAMP = "clamp MSS to path MTU"
+    SET_MSS = "set MSS"
 
 
 class State(Enum):
@@ -85,7 +88,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One rule. Devices: "" is any, "!eth0" any but eth0."""
+    """One rule. Devices: "" is any, "!eth0" any but eth0. `size`: the MSS in bytes, of SET_MSS alone."""
 
     chain: Chain
     action: Action
@@ -93,17 +96,28 @@ class Line:
     outgoing: str = ""
     destination: Network | None = None
     state: State = State.ANY
+    source: Network | None = None
+    size: int = 0
 
     def of(self, version: int) -> bool:
-        """Whether this line belongs to this IP version (one without a destination belongs to both)."""
-        return self.destination is None or self.destination.version == version
+        """Whether this line belongs to this IP version (one without a network belongs to both)."""
+        network = self.destination or self.source
+        return network is None or network.version == version
 
 
-def aimed(chain: Chain, action: Action, state: State) -> bool:
+def aimed(chain: Chain, action: Action, state: State, outgoing: str = "") -> bool:
     """Whether a line of this shape has a destination (a back-end may show 0.0.0.0/0 as none)."""
     if chain is Chain.FORWARD:
         return action is Action.REJECT or (action is Action.ACCEPT and state is State.ANY)
-    return chain is Chain.POSTROUTING
+    return chain is Chain.POSTROUTING or (action in _BOTH_WAYS and bool(outgoing))
+
+
+def sourced(chain: Chain, action: Action, incoming: str) -> bool:
+    """Whether a line of this shape has a source."""
+    return chain is Chain.MANGLE and action in _BOTH_WAYS and bool(incoming)
+
+
+_BOTH_WAYS = frozenset({Action.RETURN, Action.SET_MSS})
 
 
 def lines(rules: Rules) -> tuple[Line, ...]:
@@ -137,6 +151,15 @@ def _postrouting(rules: Rules) -> Iterable[Line]:
 
 
 def _mangle(rules: Rules) -> Iterable[Line]:
+    sizes = {(network, device): size for network, device, size in rules.mss}
+    for network, device in _most_specific_first(sizes):
+        out = Line(Chain.MANGLE, Action.RETURN, outgoing=device, destination=network)
+        back = Line(Chain.MANGLE, Action.RETURN, incoming=device, source=network)
+        if size := sizes[network, device]:
+            yield replace(out, action=Action.SET_MSS, size=size)
+            yield replace(back, action=Action.SET_MSS, size=size)
+        yield out
+        yield back
     for device in sorted(rules.clamp):
         yield Line(Chain.MANGLE, Action.CLAMP, outgoing=device)
         yield Line(Chain.MANGLE, Action.CLAMP, incoming=device)
@@ -160,12 +183,22 @@ def gather(found: Iterable[Line]) -> Rules | None:
         return Rules(
             masquerade=pairs(Action.MASQUERADE),
             forward=frozenset(line.outgoing for line in own if line.action is Action.DROP),
-            clamp=frozenset(line.outgoing for line in found if line.chain is Chain.MANGLE and line.outgoing),
+            clamp=frozenset(line.outgoing for line in found if line.action is Action.CLAMP and line.outgoing),
             vpc=vpcs.pop() if len(vpcs) == 1 else "",
             plain=pairs(Action.RETURN),
+            mss=_sizes(found),
         )
     except ValueError:
         return None
+
+
+def _sizes(found: Iterable[Line]) -> frozenset[tuple[Network, str, int]]:
+    sizes: dict[tuple[Network, str], int] = {}
+    for line in found:
+        if line.chain is Chain.MANGLE and line.destination is not None:
+            key = (line.destination, line.outgoing)
+            sizes[key] = max(line.size, sizes.get(key, 0))
+    return frozenset((network, device, size) for (network, device), size in sizes.items())
 
 
 def rules_of(found: Sequence[Line]) -> Rules | None:

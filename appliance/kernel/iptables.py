@@ -29,7 +29,19 @@ from typing import TYPE_CHECKING, Any, Final
 import iptc
 
 from appliance.kernel import xt
-from appliance.kernel.firewall import Action, Backend, Chain, FirewallError, Line, Seen, State, aimed, gather, lines
+from appliance.kernel.firewall import (
+    Action,
+    Backend,
+    Chain,
+    FirewallError,
+    Line,
+    Seen,
+    State,
+    aimed,
+    gather,
+    lines,
+    sourced,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,6 +58,9 @@ _KINDS: Final = (
     (Action.ACCEPT, State.ESTABLISHED),
     *((action, State.ANY) for action in Action if action is not Action.DROP),
 )
+_TCPMSS: Final = frozenset({Action.CLAMP, Action.SET_MSS})
+_SOME_MSS: Final = 1300  # of the template
+_TO_PATH: Final = 0xFFFF  # XT_TCPMSS_CLAMP_PMTU, linux/netfilter/xt_TCPMSS.h
 _UNREACHABLE: Final = {4: "icmp-host-unreachable", 6: "icmp6-addr-unreachable"}
 
 # "It is not there", so that naming a target does not open every table to see whether it is a chain of one of them.
@@ -253,13 +268,15 @@ def _build(version: int, action: Action, state: State) -> bytes:
     rule = iptc.Rule() if version == 4 else iptc.Rule6()
     if state is not State.ANY:
         rule.create_match("conntrack").ctstate = _STATES[state]
-    if action is Action.CLAMP:
+    if action in _TCPMSS:
         rule.protocol = "tcp"
         rule.create_match("tcp").tcp_flags = ["SYN,RST", "SYN"]
     rule.create_match("comment").comment = "nexthop"
-    target = rule.create_target("TCPMSS" if action is Action.CLAMP else action.name)
+    target = rule.create_target("TCPMSS" if action in _TCPMSS else action.name)
     if action is Action.CLAMP:
         target.clamp_mss_to_pmtu = ""
+    elif action is Action.SET_MSS:
+        target.set_mss = str(_SOME_MSS)
     elif action is Action.REJECT:
         target.reject_with = _UNREACHABLE[version]
     rule.final_check()
@@ -317,7 +334,7 @@ def _jump(version: int, chain: Chain) -> bytes:
 
 
 def _target(action: Action) -> bytes:
-    return b"TCPMSS" if action is Action.CLAMP else action.name.encode()
+    return b"TCPMSS" if action in _TCPMSS else action.name.encode()
 
 
 @lru_cache(maxsize=16384)
@@ -343,14 +360,22 @@ def _kinds(version: int) -> dict[tuple[object, ...], tuple[Action, State]]:
 def _decode(raw: bytes, target: bytes, version: int, chain: Chain) -> Line | None:
     """Return the line whose rule this is, byte for byte; None if it is not one of ours."""
     found = xt.form(raw, version, target)
-    kind = _kinds(version).get(found[1:])
+    size = xt.mss(raw, version) if target == b"TCPMSS" else _TO_PATH
+    # A size that is set is among the parameters: it is compared below.
+    kind = _kinds(version).get(found[1:]) if size == _TO_PATH else (Action.SET_MSS, State.ANY)
     if kind is None:
         return None
     try:
-        incoming, outgoing, destination = xt.ends(found.header, version)
+        incoming, outgoing, destination, source = xt.ends(found.header, version)
     except ValueError:
         return None
-    line = Line(chain, kind[0], incoming, outgoing, destination if aimed(chain, *kind) else None, kind[1])
+    line = Line(
+        *(chain, kind[0], incoming, outgoing),
+        destination if aimed(chain, *kind, outgoing) else None,
+        kind[1],
+        source if sourced(chain, kind[0], incoming) else None,
+        size if kind[0] is Action.SET_MSS else 0,
+    )
     return line if _expected(line, version) == found else None
 
 

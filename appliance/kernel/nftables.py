@@ -12,7 +12,7 @@ import subprocess
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
-from appliance.kernel.firewall import Action, Backend, Chain, FirewallError, Line, Seen, State, aimed
+from appliance.kernel.firewall import Action, Backend, Chain, FirewallError, Line, Seen, State, aimed, sourced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,20 +102,24 @@ def _rule(line: Line) -> str:
         if device:
             words.append(f'{key} {"!= " if device.startswith("!") else ""}"{device.removeprefix("!")}"')
     if line.destination is not None:
-        words.append(_daddr(line.destination))
+        words.append(_address(line.destination, "daddr"))
+    if line.source is not None:
+        words.append(_address(line.source, "saddr"))
     if line.state is not State.ANY:
         words.append(f"ct state {line.state.value}")
     if line.action is Action.REJECT and line.destination is not None:
         words.append(_UNREACHABLE[line.destination.version])
+    elif line.action is Action.SET_MSS:
+        words.append(f"tcp flags & (syn | rst) == syn tcp option maxseg size set {line.size}")
     else:
         words.append(_VERDICTS[line.action])
     return " ".join(words)
 
 
-def _daddr(network: Network) -> str:
+def _address(network: Network, field: str) -> str:
     if network.prefixlen == 0:
         return f"meta nfproto ipv{network.version}"
-    return f"{'ip' if network.version == 4 else 'ip6'} daddr {network}"
+    return f"{'ip' if network.version == 4 else 'ip6'} {field} {network}"
 
 
 def read(listing: Sequence[dict[str, Any]]) -> Seen:
@@ -155,28 +159,37 @@ def _line(chain: Chain, rule: dict[str, Any]) -> Line | None:
     """Return the line that this rule says, None if it says anything else."""
     if rule.get("comment") != _COMMENT:
         return None
+    parts = _parts(rule["expr"])
+    if parts is None or "action" not in parts:
+        return None
+    if parts["action"] in _REJECTS:
+        network = ip_network(_REJECTS[parts["action"]])  # a reject of all IPv4 is listed without it
+        parts = {"destination": network} | parts | {"action": Action.REJECT}
+    both_ways = chain is Chain.MANGLE and parts["action"] in {Action.RETURN, Action.SET_MSS}
+    if both_ways and "incoming" in parts and "destination" in parts:
+        parts["source"] = parts.pop("destination")  # all of IPv4 is listed without saying which address is meant
+    line = Line(chain, **parts)
+    if aimed(chain, line.action, line.state, line.outgoing) != (line.destination is not None):
+        return None
+    return line if sourced(chain, line.action, line.incoming) == (line.source is not None) else None
+
+
+def _parts(expressions: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the fields of `Line` that these say, None where they say anything else."""
     parts: dict[str, Any] = {}
-    clamp = 0
-    for expression in rule["expr"]:
+    syn = 0
+    for expression in expressions:
         kind, value = next(iter(expression.items()))
-        if value == _SYN if kind == "match" else (kind, value) == ("mangle", _MSS):
-            clamp += 1
+        if kind == "match" and value == _SYN:
+            syn += 1
             continue
         found = _matched(value) if kind == "match" else _verdict(kind, value)
         if found is None or found[0] in parts:
             return None
         parts[found[0]] = found[1]
-    if clamp == 2:
-        parts.setdefault("action", Action.CLAMP)
-    if "action" not in parts or (clamp, parts["action"] is Action.CLAMP) not in {(0, False), (2, True)}:
-        return None
-    if parts["action"] in _REJECTS:
-        network = ip_network(_REJECTS[parts["action"]])
-        parts = (
-            {"destination": network} | parts | {"action": Action.REJECT}
-        )  # a reject of all IPv4 is listed without it
-    line = Line(chain, **parts)
-    return line if aimed(chain, line.action, line.state) == (line.destination is not None) else None
+    if isinstance(size := parts.get("action"), int):
+        parts |= {"action": Action.SET_MSS, "size": size}
+    return parts if syn == (parts.get("action") in {Action.CLAMP, Action.SET_MSS}) else None
 
 
 _SYN: Final = {
@@ -205,17 +218,18 @@ def _matched(match: dict[str, Any]) -> tuple[str, Any] | None:
         states = {frozenset(state.value.split(",")): state for state in State if state is not State.ANY}
         return ("state", states[held]) if held in states else None
     payload = left.get("payload", {})
-    if payload.get("field") == "daddr" and payload.get("protocol") in {"ip", "ip6"}:
-        return _network(right)
+    field = {"daddr": "destination", "saddr": "source"}.get(payload.get("field"))
+    if field is not None and payload.get("protocol") in {"ip", "ip6"}:
+        return _network(field, right)
     return None
 
 
-def _network(right: object) -> tuple[str, Network] | None:
+def _network(field: str, right: object) -> tuple[str, Network] | None:
     try:
         if isinstance(right, str):
-            return "destination", ip_network(right)
+            return field, ip_network(right)
         if isinstance(right, dict) and set(right) == {"prefix"}:
-            return "destination", ip_network((right["prefix"]["addr"], right["prefix"]["len"]))
+            return field, ip_network((right["prefix"]["addr"], right["prefix"]["len"]))
     except ValueError:
         pass
     return None
@@ -228,6 +242,8 @@ def _verdict(kind: str, value: Any) -> tuple[str, Any] | None:
     if kind == "reject" and isinstance(value, dict):
         answer = (value.get("type"), value.get("expr"))
         return ("action", answer) if answer in _REJECTS else None
+    if kind == "mangle" and value["key"] == _MSS["key"]:
+        return "action", Action.CLAMP if value == _MSS else value["value"]
     simple = {Action.ACCEPT, Action.DROP, Action.RETURN, Action.MASQUERADE}
     actions = {action.value: action for action in simple}
     return ("action", actions[kind]) if kind in actions and value is None else None

@@ -28,10 +28,12 @@ CASES: Final = {
     "accept and reject per CIDR": Rules(plain=_V4, vpc="eth0"),
     "MASQUERADE": Rules(masquerade=_V4, vpc="eth0"),
     "TCPMSS clamp-mss-to-pmtu": Rules(clamp=_DEVICE, vpc="eth0"),
+    "TCPMSS of a CIDR": Rules(mss=frozenset((net, device, 1300) for net, device in _V4), vpc="eth0"),
     "IPv6 accept of replies and drop of INVALID": Rules(plain=_V6, forward=_DEVICE, vpc="eth0"),
     "IPv6 accept and reject per CIDR": Rules(plain=_V6, vpc="eth0"),
     "IPv6 MASQUERADE": Rules(masquerade=_V6, vpc="eth0"),
     "IPv6 TCPMSS clamp-mss-to-pmtu": Rules(plain=_V6, clamp=_DEVICE, vpc="eth0"),
+    "IPv6 TCPMSS of a CIDR": Rules(plain=_V6, mss=frozenset((net, device, 1300) for net, device in _V6), vpc="eth0"),
 }
 
 

@@ -77,21 +77,19 @@ def name_target(raw: bytes, version: int, target: bytes) -> bytes:
 
 
 def stamp(template: bytes, line: Line, version: int) -> bytes:
-    """Return the template with `line`'s devices and destination in its header."""
+    """Return the template with `line`'s devices and addresses in its header, and its size in a TCPMSS target."""
     layout = _LAYOUTS[version]
     fields = layout.header.unpack_from(template)
     width = layout.bits // 8
-    if line.destination is None:
-        address = mask = bytes(width)
-    else:
-        address, mask = line.destination.network_address.packed, line.destination.netmask.packed
+    source, source_mask = _address(line.source, width)
+    address, mask = _address(line.destination, width)
     inverse = (_INV_IN if line.incoming.startswith("!") else 0) | (_INV_OUT if line.outgoing.startswith("!") else 0)
     incoming, incoming_mask = _device(line.incoming)
     outgoing, outgoing_mask = _device(line.outgoing)
     header = layout.header.pack(
-        bytes(width),
+        source,
         address,
-        bytes(width),
+        source_mask,
         mask,
         incoming,
         outgoing,
@@ -100,11 +98,27 @@ def stamp(template: bytes, line: Line, version: int) -> bytes:
         *fields[8:-1],
         inverse,
     )
-    return header + template[layout.header.size :]
+    stamped = header + template[layout.header.size :]
+    if not line.size:
+        return stamped
+    (end, _) = _OFFSETS.unpack_from(stamped, layout.offsets)
+    return stamped[: end + _HEAD] + _U16.pack(line.size) + stamped[end + _HEAD + _U16.size :]
 
 
-def ends(header: bytes, version: int) -> tuple[str, str, Network]:
-    """Return incoming device, outgoing device ("" is any, "!eth0" any but eth0) and destination of a rule's header.
+def mss(raw: bytes, version: int) -> int:
+    """Return the size that a TCPMSS target sets (struct xt_tcpmss_info of linux/netfilter/xt_TCPMSS.h)."""
+    (end, _) = _OFFSETS.unpack_from(raw, _LAYOUTS[version].offsets)
+    return int(_U16.unpack_from(raw, end + _HEAD)[0])
+
+
+def _address(network: Network | None, width: int) -> tuple[bytes, bytes]:
+    if network is None:
+        return bytes(width), bytes(width)
+    return network.network_address.packed, network.netmask.packed
+
+
+def ends(header: bytes, version: int) -> tuple[str, str, Network, Network]:
+    """Return a rule's incoming and outgoing device ("" is any, "!eth0" any but eth0), destination and source.
 
     Not everything in a header is looked at: compare the `stamp` of what is made of it. ValueError when it is garbled.
     """
@@ -112,7 +126,8 @@ def ends(header: bytes, version: int) -> tuple[str, str, Network]:
     inverse = fields[-1]
     incoming = ("!" if inverse & _INV_IN else "") + _text(fields[4])
     outgoing = ("!" if inverse & _INV_OUT else "") + _text(fields[5])
-    return incoming, outgoing, ip_network((fields[1], int.from_bytes(fields[3], "big").bit_count()))
+    destination, source = (ip_network((fields[at], int.from_bytes(fields[at + 2], "big").bit_count())) for at in (1, 0))
+    return incoming, outgoing, destination, source
 
 
 def _name(raw: bytes, at: int) -> bytes:

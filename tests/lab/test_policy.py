@@ -37,3 +37,21 @@ def test_a_link_that_stays_down_takes_its_withdrawing_cidr_out_of_the_cloud_and_
     lab.api("PATCH", AT, {"when_down": "keep", "hold_down": 30})
     lab.wait("it to be carried", lambda: lab.api("GET", AT)["layers"]["cloud"]["state"] == "ok")
     probes.ping(lab["host1"], topology.PODS["pod1"], count=1)
+
+
+@pytest.mark.parametrize(("mss", "seen"), [("1000", "mss 1000"), ("off", "mss 1460")])
+def test_the_mss_of_a_cidr_is_what_the_far_end_sees(joined_lab: Lab, mss: str, seen: str) -> None:
+    lab = joined_lab
+    lab.api("PATCH", AT, {"mss": mss})
+    rule = (
+        "set-mss 1000" if mss == "1000" else f"-d {topology.POD_CIDR} -o tun-hk -m comment --comment nexthop -j RETURN"
+    )
+    lab.wait("the rule", lambda: rule in lab["appliance"].shell("iptables-legacy-save -t mangle"))
+    try:
+        with probes.Capture.open(lab["pod1"], "eth0", "tcp[tcpflags] & tcp-syn != 0") as capture:
+            probes.curl(lab["host1"], topology.PODS["pod1"])
+            (request, *_) = capture.frames(lab["host1"], topology.PODS["pod1"])
+        assert seen in request
+    finally:
+        lab.api("PATCH", AT, {"mss": "auto"})
+    lab.wait("the rule to go", lambda: rule not in lab["appliance"].shell("iptables-legacy-save -t mangle"))

@@ -31,6 +31,19 @@ KINDS = {
     "source kept": Rules(masquerade=frozenset({POD}), plain=frozenset({SERVICE}), forward=HK, vpc="eth0"),
     "one address": Rules(masquerade=frozenset({(ip_network("10.9.9.9/32"), "tun-hk")}), forward=HK, vpc="eth0"),
     "everything": Rules(masquerade=frozenset({(ip_network("0.0.0.0/0"), "tun-hk")}), forward=HK, vpc="eth0"),
+    "MSS per CIDR": Rules(
+        masquerade=frozenset({POD, SERVICE, POD6}),
+        mss=frozenset({(*POD, 1300), (*SERVICE, 0), (*POD6, 1220), (ip_network("10.244.1.0/24"), "tun-hk", 9000)}),
+        forward=HK,
+        clamp=HK,
+        vpc="eth0",
+    ),
+    "MSS of everything": Rules(
+        plain=frozenset({(ip_network("0.0.0.0/0"), "tun-hk")}),
+        mss=frozenset({(ip_network("0.0.0.0/0"), "tun-hk", 1300)}),
+        forward=HK,
+        vpc="eth0",
+    ),
     "IPv6 alone": Rules(masquerade=frozenset({POD6}), forward=HK, clamp=HK, vpc="eth0"),
     "everything IPv6": Rules(plain=frozenset({(ip_network("::/0"), "tun-hk")}), forward=HK, vpc="eth0"),
     "both families, two links": Rules(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.kernel.firewall import Action, Chain, Line, Rules, aimed, lines, rules_of
+from appliance.kernel.firewall import Action, Chain, Line, Rules, aimed, lines, rules_of, sourced
 from appliance.kernel.state import Network
 
 devices = st.sampled_from(["tun-hk", "tun-us", "tun-a"])
@@ -31,6 +31,9 @@ def rule_sets(draw: st.DrawFn) -> Rules:
         forward=draw(st.frozensets(devices)),
         clamp=draw(st.frozensets(devices)),
         vpc="eth0",
+        mss=frozenset(
+            (network, device, draw(st.integers(0, 9000))) for network, device in pairs if draw(st.booleans())
+        ),
     )
 
 
@@ -56,7 +59,8 @@ def test_a_line_missing_doubled_or_moved_is_not_the_same(rules: Rules, data: st.
 @given(rule_sets())
 def test_a_shape_has_a_destination_always_or_never(rules: Rules) -> None:
     for line in lines(rules):
-        assert aimed(line.chain, line.action, line.state) == (line.destination is not None)
+        assert aimed(line.chain, line.action, line.state, line.outgoing) == (line.destination is not None)
+        assert sourced(line.chain, line.action, line.incoming) == (line.source is not None)
 
 
 def _verdict(rules: Rules, chain: Chain, outgoing: str, address: str) -> Action | None:
