@@ -40,7 +40,10 @@ class CidrLayers:
 
 @dataclass(frozen=True, slots=True)
 class CidrResource:
-    """A CIDR as it stands. `phase`: present, leaving or withdrawn; `created_at`: seconds since the epoch."""
+    """A CIDR as it stands. `phase`: present, leaving or withdrawn; `created_at`: seconds since the epoch.
+
+    `path`: whether its probe target answers through the tunnel; absent without one.
+    """
 
     cidr: str
     via: str
@@ -53,6 +56,7 @@ class CidrResource:
     phase: str
     created_at: float
     layers: CidrLayers
+    path: LayerResource
     warnings: tuple[Reason, ...] = ()
 
 
@@ -84,6 +88,7 @@ def resource(cidr: CidrStatus) -> CidrResource:
         phase=intent.phase.value,
         created_at=intent.created_at,
         layers=CidrLayers(_layer(cidr.kernel), _layer(cidr.cloud)),
+        path=_layer(cidr.path),
         warnings=tuple(Reason(each.code, each.text, each.next_step) for each in cidr.warnings),
     )
 
@@ -231,7 +236,9 @@ def _refuse(network: Network, reasons: tuple[guard.Reason, ...]) -> None:
 
 
 def _status(parts: Parts, intent: Intent, warnings: tuple[guard.Reason, ...]) -> CidrStatus:
-    return CidrStatus(intent, parts.kernel.layer(intent.network), parts.cloud.layer(intent.network), warnings)
+    network = intent.network
+    found = CidrStatus(intent, parts.kernel.layer(network), parts.cloud.layer(network), warnings)
+    return found if parts.paths is None else replace(found, path=parts.paths.layer(network))
 
 
 def _layer(layer: Layer) -> LayerResource:

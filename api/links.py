@@ -59,6 +59,8 @@ async def statuses(parts: Parts) -> tuple[LinkStatus, ...]:
     """Ask every link's gtun; where none answers, the server is what the link's file says. Raises `OSError`."""
     servers = {link.name: link.server for link in parts.links.all()}
     found = await parts.links.statuses()
+    if parts.paths is not None:
+        found = tuple(parts.paths.judged(each) for each in found)
     return tuple(replace(each, server=each.server or servers.get(each.name, "")) for each in found)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from appliance.kernel.state import Device
     from appliance.links import Links
     from appliance.model import Network
+    from appliance.paths import Judge
     from appliance.status import CloudStatus, FirewallStatus, Layer
     from cloud.provider import Observation, Vpc
 
@@ -69,13 +70,14 @@ class Cloud(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All that the application is made from. `clouded`: a cloud is configured."""
+    """All that the application is made from. `clouded`: a cloud is configured; `paths`: tunnels are probed."""
 
     store: IntentStore
     links: Links
     kernel: Kernel
     cloud: Cloud
     clouded: bool = True
+    paths: Judge | None = None
 
 
 def known_facts(parts: Parts) -> Facts:

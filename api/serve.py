@@ -117,11 +117,13 @@ async def _serve(
     from appliance.forward import Forward  # noqa: PLC0415
     from appliance.intent import StoreUnavailable  # noqa: PLC0415
     from appliance.linkwatch import LinkWatch  # noqa: PLC0415
+    from appliance.paths import Paths  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
 
     forward = Forward(store, links, routes, chosen)
     connect = provider_of(config.cloud)
-    watch = LinkWatch(links, store, forward.repaired)
+    paths = Paths(links, store)
+    watch = LinkWatch(paths, store, forward.repaired)
     attract = Attract(
         store,
         connect,
@@ -137,11 +139,12 @@ async def _serve(
             tasks.create_task(forward.run(), name="forward"),
             tasks.create_task(attract.run(), name="attract"),
             tasks.create_task(watch.run(), name="links"),
+            tasks.create_task(paths.run(), name="paths"),
             tasks.create_task(keep(store, config.paths.database, StoreUnavailable), name="backup"),
         ]
         await _first_pass(forward, stop)
         try:
-            await _api(config, stop, Parts(store, links, forward, attract, clouded=connect is not None))
+            await _api(config, stop, Parts(store, links, forward, attract, connect is not None, paths))
         finally:
             for each in loops:
                 each.cancel()

@@ -77,12 +77,13 @@ class LinkStatus:
 
 @dataclass(frozen=True, slots=True)
 class CidrStatus:
-    """One CIDR through all layers."""
+    """One CIDR through all layers. `path`: whether its probe target answers through the tunnel."""
 
     intent: Intent
     kernel: Layer
     cloud: Layer
     warnings: tuple[Reason, ...] = ()
+    path: Layer = Layer(LayerState.ABSENT, "no probe target", "no-probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ _LINK_NEXT: Final[Mapping[str, str]] = {
     "pin-mismatch": "this is not the server that the token was made on: find out who answers there, then join again",
     "denied": "the server refuses this client's key: make a new token there with `gtund client add`, and join again",
     "protocol": "check that both ends run the same version",
+    "no-path": "the session is up, but packets do not come back: look at forwarding and NAT at the far end",
     "timeout": "check the path to the server; it is tried again",
     "replaced": "another machine uses this client's key: give each its own token",
     "gone": "the server no longer knows this client: make a new token there with `gtund client add`, join again",
@@ -180,7 +182,7 @@ def _link_problem(link: LinkStatus) -> Problem:
 def _cidr_problems(cidr: CidrStatus, cloud_error: Problem | None) -> list[Problem]:
     """Return what keeps one wanted CIDR from working, unless the cloud's own problem has said it already."""
     found = []
-    for name, layer in (("kernel", cidr.kernel), ("cloud", cidr.cloud)):
+    for name, layer in (("kernel", cidr.kernel), ("cloud", cidr.cloud), ("path", cidr.path)):
         said = cloud_error is not None and name == "cloud" and layer.code == cloud_error.code
         if layer.state is LayerState.ERROR and not said:
             text = f"{cidr.intent.network} ({name}): {layer.detail}"
@@ -189,6 +191,7 @@ def _cidr_problems(cidr: CidrStatus, cloud_error: Problem | None) -> list[Proble
 
 
 _CIDR_NEXT: Final[Mapping[str, str]] = {
+    "no-path": "see whether the probe target lives, and what lies between it and the link's far end",
     "foreign-entry": "remove that entry in the cloud's console, or the CIDR here; nexthop touches only its own entries",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",

@@ -55,3 +55,35 @@ def test_the_mss_of_a_cidr_is_what_the_far_end_sees(joined_lab: Lab, mss: str, s
     finally:
         lab.api("PATCH", AT, {"mss": "auto"})
     lab.wait("the rule to go", lambda: rule not in lab["appliance"].shell("iptables-legacy-save -t mangle"))
+
+
+def test_a_probe_target_that_stops_answering_is_told_and_its_link_is_not_blamed(joined_lab: Lab) -> None:
+    lab = joined_lab
+    lab.api("PATCH", AT, {"probe": f"tcp:{topology.PODS['pod1']}:80"})
+    lab.wait("the path", lambda: lab.api("GET", AT)["path"]["state"] == "ok")
+    block = f"ip route {{0}} blackhole {topology.PODS['pod1']}/32"
+    lab["node"].shell(block.format("add"))
+    try:
+        lab.wait("the path to break", lambda: lab.api("GET", AT)["path"]["code"] == "no-path")
+        assert lab.link()["state"] == "up"
+        assert lab.api("GET", "/v1/status")["verdict"] == "degraded"
+    finally:
+        lab["node"].shell(block.format("del"))
+    lab.wait("the path", lambda: lab.api("GET", AT)["path"]["state"] == "ok")
+    told = [event["what"] for event in lab.api("GET", "/v1/history")["events"] if event["who"] == "probe"]
+    assert told[:3] == ["path works", "path broke", "path works"]
+    lab.api("PATCH", AT, {"probe": ""})
+
+
+def test_a_tunnel_that_is_up_and_does_not_forward_is_down(joined_lab: Lab) -> None:
+    lab = joined_lab
+    mute = 'iifname != { "lo", "eth0" } icmp type echo-request drop'
+    table = f"table ip mute {{ chain in {{ type filter hook input priority -300; {mute}; }}; }}"
+    lab["gtund"].run("nft", "-f", "-", stdin=table)
+    try:
+        lab.wait("the link to be told down", lambda: lab.link()["code"] == "no-path")
+        assert lab.api("GET", "/v1/status")["verdict"] == "down"
+    finally:
+        lab["gtund"].shell("nft delete table ip mute")
+    lab.wait("the link", lambda: lab.link()["state"] == "up")
+    lab.wait("the verdict", lambda: lab.api("GET", "/v1/status")["verdict"] == "ok")
