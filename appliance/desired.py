@@ -8,7 +8,7 @@ the default route, back into the VPC that sent it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.kernel.firewall import Rules
 from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route
@@ -25,6 +25,10 @@ class Desired:
     routes: tuple[Route, ...]
     rules: Rules
     blocked: Mapping[Network, Layer]
+    wanted: frozenset[Route] = field(init=False)  # `routes`, to look one up
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wanted", frozenset(self.routes))
 
 
 def tunnel_route(intent: Intent, devices: Mapping[str, str]) -> Route | None:
@@ -119,9 +123,17 @@ def tunnel_subnets(devices: Mapping[str, str], state: KernelState) -> dict[str, 
     return found
 
 
-def installed(intent: Intent, devices: Mapping[str, str], routes: frozenset[Route]) -> Installed:
-    """Return how much of this CIDR is in the kernel."""
-    there = {route for route in routes if route.destination == intent.network}
+def by_destination(routes: Iterable[Route]) -> Mapping[Network, frozenset[Route]]:
+    """Return the routes by where they lead, so that a thousand CIDRs do not each look at all routes."""
+    found: dict[Network, set[Route]] = {}
+    for route in routes:
+        found.setdefault(route.destination, set()).add(route)
+    return {network: frozenset(there) for network, there in found.items()}
+
+
+def installed(intent: Intent, devices: Mapping[str, str], routes: Mapping[Network, frozenset[Route]]) -> Installed:
+    """Return how much of this CIDR is in the kernel. `routes`: `by_destination`."""
+    there = routes.get(intent.network)
     if not there:
         return Installed.NONE
     return Installed.WHOLE if {tunnel_route(intent, devices), unreachable(intent.network)} <= there else Installed.PART

@@ -13,7 +13,16 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from appliance.desired import Desired, desired, installed, rules, tunnel_route, tunnel_subnets, unreachable
+from appliance.desired import (
+    Desired,
+    by_destination,
+    desired,
+    installed,
+    rules,
+    tunnel_route,
+    tunnel_subnets,
+    unreachable,
+)
 from appliance.devices import Tunnels
 from appliance.kernel import host
 from appliance.kernel.choose import Chosen
@@ -75,15 +84,23 @@ class Pass:
     want: Desired
     trouble: list[str] = field(default_factory=list)
     refused: dict[Network, Layer] = field(default_factory=dict)
+    there: Mapping[Network, frozenset[Route]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saw(self.state)
+
+    def saw(self, state: KernelState) -> None:
+        """Take what was read anew."""
+        self.state, self.there = state, by_destination(state.routes)
 
     def step(self, intent: Intent) -> ForwardStep:
         """Decide on one CIDR, from what was read last."""
-        return forward_step(intent.phase, installed(intent, self.devices, self.state.routes))
+        return forward_step(intent.phase, installed(intent, self.devices, self.there))
 
     def carries(self, intent: Intent) -> bool:
         """Tell whether all that carries this CIDR is wanted and there."""
-        wanted = tunnel_route(intent, self.devices) in self.want.routes
-        return wanted and installed(intent, self.devices, self.state.routes) is Installed.WHOLE
+        wanted = tunnel_route(intent, self.devices) in self.want.wanted
+        return wanted and installed(intent, self.devices, self.there) is Installed.WHOLE
 
 
 class Installer:
@@ -112,12 +129,13 @@ class Installer:
         now = Pass(intents, devices, state, Desired((), Rules(), {}))
         await self._delete_orphans(now)
         going = [i for i in intents if now.step(i) not in {ForwardStep.KEEP, ForwardStep.ADD}]
-        staying = [i for i in intents if i not in going]
+        leaving = {i.network for i in going}
+        staying = [i for i in intents if i.network not in leaving]
         subnets = [subnet for found in self._subnets.values() for subnet in sorted(found, key=str)]
         now.want = desired(staying, devices, subnets, state, self._vpc, self._v6_fault)
         now.trouble += self._mend_host(now)
         # What is about to go keeps its rules until its route is gone.
-        lingering = [i for i in going if installed(i, devices, state.routes) is not Installed.NONE]
+        lingering = [i for i in going if installed(i, devices, now.there) is not Installed.NONE]
         at_first = rules([*staying, *lingering], devices, self._vpc, self._v6_fault)
         firewalled = await self._set_rules(now, at_first)
         await self._add(now, firewalled=firewalled)
@@ -127,7 +145,7 @@ class Installer:
         # What waits for its device to come back is ours still: to route to it again will be a repair.
         waiting = {net for net, layer in now.want.blocked.items() if layer.state is LayerState.PENDING}
         known = self._ours | now.state.routes
-        self._ours = frozenset(route for route in known if route in now.want.routes or route.destination in waiting)
+        self._ours = frozenset(route for route in known if route in now.want.wanted or route.destination in waiting)
         self._last = now
         return now
 
@@ -204,7 +222,7 @@ class Installer:
             except Refused as error:
                 now.refused[route.destination] = Layer(LayerState.ERROR, str(error), "kernel-refused")
                 now.trouble.append(str(error))
-        now.state = await self._routes.observe()
+        now.saw(await self._routes.observe())
         for route in missing:
             if route in now.state.routes:
                 if route in self._ours:
@@ -225,7 +243,7 @@ class Installer:
             except Refused as error:
                 now.trouble.append(str(error))
         if extra:
-            now.state = await self._routes.observe()
+            now.saw(await self._routes.observe())
         return bool(extra)
 
     def _is_kept(self, now: Pass, route: Route, going: list[Network]) -> bool:

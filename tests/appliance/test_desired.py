@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
-from appliance.desired import desired, installed, rules, tunnel_subnets
+from appliance.desired import by_destination, desired, installed, rules, tunnel_subnets
 from appliance.kernel.firewall import Rules
 from appliance.kernel.state import KernelState, Route
 from appliance.model import Intent
@@ -63,8 +63,8 @@ def test_a_tunnels_subnets_are_read_off_its_device() -> None:
 def test_installed_is_whole_only_with_both_routes() -> None:
     intent = Intent(POD, "hk")
     through, behind = Route(POD, "tun-hk", 50), Route(POD, None, 4000)
-    assert installed(intent, DEVICES, frozenset({through, behind})) is Installed.WHOLE
-    assert installed(intent, DEVICES, frozenset({behind})) is Installed.PART
-    assert installed(intent, DEVICES, frozenset({Route(POD, "tun-sg", 50), behind})) is Installed.PART
-    assert installed(intent, DEVICES, frozenset({Route(SERVICE, "tun-hk", 50)})) is Installed.NONE
-    assert installed(Intent(POD, "sg"), DEVICES, frozenset({through, behind})) is Installed.PART
+    assert installed(intent, DEVICES, by_destination({through, behind})) is Installed.WHOLE
+    assert installed(intent, DEVICES, by_destination({behind})) is Installed.PART
+    assert installed(intent, DEVICES, by_destination({Route(POD, "tun-sg", 50), behind})) is Installed.PART
+    assert installed(intent, DEVICES, by_destination({Route(SERVICE, "tun-hk", 50)})) is Installed.NONE
+    assert installed(Intent(POD, "sg"), DEVICES, by_destination({through, behind})) is Installed.PART
