@@ -159,7 +159,7 @@ def _line(chain: Chain, rule: dict[str, Any]) -> Line | None:
     clamp = 0
     for expression in rule["expr"]:
         kind, value = next(iter(expression.items()))
-        if value == _SYN if kind == "match" else (kind, value) == ("mangle", _MSS):
+        if value in _SYN if kind == "match" else (kind, value) == ("mangle", _MSS):
             clamp += 1
             continue
         found = _matched(value) if kind == "match" else _verdict(kind, value)
@@ -179,11 +179,11 @@ def _line(chain: Chain, rule: dict[str, Any]) -> Line | None:
     return line if aimed(chain, line.action, line.state) == (line.destination is not None) else None
 
 
-_SYN: Final = {
-    "op": "==",
-    "left": {"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, ["syn", "rst"]]},
-    "right": "syn",
-}
+_FLAGS: Final = {"payload": {"protocol": "tcp", "field": "flags"}}
+# "tcp flags & (syn | rst) == syn" as nft 1.0 lists it, and as nft 1.1 does.
+_SYN: Final = tuple(
+    {"op": "==", "left": {"&": [_FLAGS, both]}, "right": "syn"} for both in (["syn", "rst"], {"|": ["syn", "rst"]})
+)
 _MSS: Final = {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": {"rt": {"key": "mtu"}}}
 
 
