@@ -69,7 +69,7 @@ class GtundConfig:
 
 def read_link(path: Path) -> LinkConfig:
     """Read a link's file; raise `ConfigError`."""
-    link = _section(path, _load(path), "link", LinkConfig)
+    link = _section(path, load(path), "link", LinkConfig)
     if not NAME.fullmatch(link.name):
         raise ConfigError(f"{path}: [link] name = {link.name!r}: 1 to 11 of a-z, 0-9 and -, a letter first")
     host_and_port(link.server, f"{path}: [link] server")
@@ -83,7 +83,7 @@ def read_link(path: Path) -> LinkConfig:
 
 def read_gtund(path: Path) -> GtundConfig:
     """Read gtund.toml; raise `ConfigError`."""
-    tables = _load(path)
+    tables = load(path)
     server = _section(path, tables, "server", ServerConfig)
     host_and_port(server.listen, f"{path}: [server] listen")
     if server.public:
@@ -104,7 +104,8 @@ def host_and_port(text: str, where: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """Return the file's tables; raise `ConfigError`."""
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:

@@ -18,16 +18,17 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Final, NoReturn
 
 from . import config, frame, identity, keys, report, tun
 from .backoff import Backoff
 from .dataplane import DataPlane, Over, WorkerDied
+from .legacy.client import Client
+from .legacy.config import read_client
 from .race import first, hang_up
 from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Role, Welcome
+from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")
 
@@ -36,35 +37,6 @@ PATIENCE: Final = 10.0
 
 _READ: Final = 16 << 10
 _TCP_USER_TIMEOUT_MS: Final = 10_000
-
-
-class State(Enum):
-    """What the link is doing."""
-
-    CONNECTING = "connecting"
-    UP = "up"
-    DOWN = "down"
-
-
-class LinkDown(Exception):
-    """The attempt failed or the session ended. `code` is for machines, the message for people."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-@dataclass(slots=True)
-class Standing:
-    """What the control socket tells. Times are seconds since the epoch."""
-
-    state: State
-    since: float
-    code: str | None = None
-    reason: str | None = None
-    address: str | None = None
-    peer: str | None = None
-    retry_at: float | None = None
 
 
 class Gtun:
@@ -133,7 +105,7 @@ class Gtun:
         self._plane.end()
         delay = self._backoff.failed()
         log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
-        self._stand(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
+        self._standing.become(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
         await asyncio.sleep(delay)
 
     async def _session(self) -> NoReturn:
@@ -153,7 +125,7 @@ class Gtun:
                 patience.reschedule(None)
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
-                self._stand(State.UP)
+                self._standing.become(State.UP)
                 raise await first(_control_over(conversation, reader), _data_over(self._plane, session))
             finally:
                 hang_up(writer)
@@ -185,13 +157,6 @@ class Gtun:
         match await self._plane.report(session.session_id):
             case Over(_, why):
                 raise LinkDown("gone", why)
-
-    def _stand(
-        self, state: State, *, code: str | None = None, reason: str | None = None, retry_at: float | None = None
-    ) -> None:
-        before = self._standing
-        since = before.since if before.state is state else time.time()
-        self._standing = Standing(state, since, code, reason, before.address, before.peer, retry_at)
 
 
 async def _next_event(conversation: Conversation, reader: asyncio.StreamReader) -> Event:
@@ -245,24 +210,26 @@ async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> so
     return sock
 
 
-async def _serve(link: config.LinkConfig, control: Path | None) -> None:
+async def _serve(link: Gtun | Client, control: Path | None) -> None:
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
     with contextlib.suppress(asyncio.CancelledError):
-        await Gtun(link).run(control)
+        await link.run(control)
 
 
 def main() -> None:
-    """Run ``gtun --config FILE``."""
+    """Run ``gtun --config FILE`` or ``gtun --legacy FILE``."""
     parser = argparse.ArgumentParser(prog="gtun", description="Keep one link to a gtund.")
-    parser.add_argument("--config", type=Path, required=True, help="the link's TOML file")
+    file = parser.add_mutually_exclusive_group(required=True)
+    file.add_argument("--config", type=Path, help="the link's TOML file")
+    file.add_argument("--legacy", type=Path, help="a TOML file of gtun 2.0.2: speak its protocol, NOT ENCRYPTED")
     parser.add_argument("--control", type=Path, help="Unix socket that tells the link's state")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(name)s: %(message)s")
     try:
-        link = config.read_link(options.config)
+        link = Gtun(config.read_link(options.config)) if options.config else Client(read_client(options.legacy))
     except config.ConfigError as error:
         parser.exit(2, f"gtun: {error}\n")
     try:

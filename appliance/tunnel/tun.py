@@ -16,6 +16,7 @@ import os
 import struct
 import subprocess
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,8 @@ _IFF_VNET_HDR: Final = 0x4000
 _TUN_F_CSUM: Final = 0x01
 _OPTIONAL: Final = {"tso4": 0x02, "tso6": 0x04, "ecn": 0x08, "uso4": 0x20, "uso6": 0x40}
 _VNET_HEADER: Final = 10
+_FORBIDDEN: Final = 4000
+"""Metric of our unreachable routes: below any that carries."""
 
 
 class DeviceBusy(Exception):
@@ -52,16 +55,23 @@ class Tun:
     offloads: frozenset[str]
 
 
-def attach(name: str) -> Tun:
-    """Open the persistent TUN `name`, making it if need be, without carrier; raise `DeviceBusy` or `DeviceRefused`."""
+def attach(name: str, *, large: bool = True) -> Tun:
+    """Open the persistent TUN `name`, making it if need be, without carrier; raise `DeviceBusy` or `DeviceRefused`.
+
+    Unless `large`, there are no offloads and no virtio header: each read is one packet of at most the device's MTU.
+    """
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise DeviceRefused("there is no /dev/net/tun: load the module with `modprobe tun`") from None
     try:
-        _claim(fd, name)
-        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER))
-        offloads = _probe_offloads(fd)
+        _claim(fd, name, _IFF_VNET_HDR if large else 0)
+        if large:
+            fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER))
+            offloads = _probe_offloads(fd)
+        else:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)  # a persistent device keeps those of whoever held it before
+            offloads = frozenset()
         fcntl.ioctl(fd, _TUNSETPERSIST, 1)
         set_carrier(fd, up=False)
     except BaseException:
@@ -80,8 +90,8 @@ def destroy(name: str) -> None:
     subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
-def _claim(fd: int, name: str) -> None:
-    flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+def _claim(fd: int, name: str, header: int) -> None:
+    flags = _IFF_TUN | _IFF_NO_PI | header
     # Since 6.0 the device can be opened without carrier; before, the moment until `set_carrier` is a black hole.
     for extra in (_IFF_NO_CARRIER, 0):
         try:
@@ -95,7 +105,7 @@ def _claim(fd: int, name: str) -> None:
                 raise DeviceBusy(f"{name} is held by another process") from None
             if extra:
                 continue
-            raise DeviceRefused(f"{name} is there but is no TUN with a virtio header: {error.strerror}") from None
+            raise DeviceRefused(f"{name} is there but is no TUN that we can use: {error.strerror}") from None
         return
 
 
@@ -130,7 +140,8 @@ class Addressing:
 def configure(name: str, want: Addressing) -> None:
     """Give the device its address, MTU and alias, and set it up. What is already so is left alone.
 
-    The new address comes before the old one goes: with its last address a device loses its routes.
+    The new address comes before the old one goes: with its last address a device loses its routes. In the old one's
+    subnet the new one is its secondary, which goes with it, unless `promote_secondaries` is set (devinet.c).
     """
     _quiet(name)
     have = json.loads(_ip(["-json", "address", "show", "dev", name]))[0]
@@ -154,20 +165,44 @@ def configure(name: str, want: Addressing) -> None:
     _ip(["-batch", "-"], "\n".join(lines) + "\n")
 
 
-def forbid(subnet: IPv4Network) -> None:
+def forbid(subnet: IPv4Network, metric: int = _FORBIDDEN) -> None:
     """Make packets for `subnet` that no device carries end here, instead of leaving by the default route."""
-    _ip(["route", "replace", "unreachable", str(subnet), "metric", "4000"])
+    _ip(["route", "replace", "unreachable", str(subnet), "metric", str(metric)])
 
 
-def permit(subnet: IPv4Network) -> None:
+def permit(subnet: IPv4Network, metric: int = _FORBIDDEN) -> None:
     """Take `forbid` back; not there is no error."""
-    subprocess.run(["ip", "route", "delete", "unreachable", str(subnet)], check=False, capture_output=True)
+    route = ["ip", "route", "delete", "unreachable", str(subnet), "metric", str(metric)]
+    subprocess.run(route, check=False, capture_output=True)
+
+
+def occupied(subnet: IPv4Network, ours: str, metric: int = _FORBIDDEN) -> str | None:
+    """Return what else on this machine uses addresses of `subnet`, for people; None when nothing does.
+
+    Else means: other than devices whose names match `ours`, and unreachable routes with this metric, as `forbid` makes
+    them. A route wider than `subnet` (Aliyun's images have one for 100.64.0.0/10) is no use of it.
+    """
+    for device in json.loads(_ip(["-json", "-4", "address", "show"])):
+        for info in device.get("addr_info", ()):
+            where = IPv4Interface(f"{info['local']}/{info['prefixlen']}")
+            if not fnmatchcase(device["ifname"], ours) and where.network.overlaps(subnet):
+                return f"{where} on {device['ifname']}"
+    for route in json.loads(_ip(["-json", "-4", "route", "show"])):
+        target = IPv4Network("0.0.0.0/0" if route["dst"] == "default" else route["dst"])
+        forbidden = route.get("type") == "unreachable" and route.get("metric") == metric
+        if target.subnet_of(subnet) and not forbidden and not fnmatchcase(route.get("dev", ""), ours):
+            return f"a route to {target}" + (f" by {route['dev']}" if "dev" in route else "")
+    return None
 
 
 def _quiet(name: str) -> None:
-    """Skip routes over the device while it has no carrier, and keep IPv6 from talking on its own over it."""
+    """Skip routes over the device while it has no carrier, and keep IPv6 from talking on its own over it.
+
+    And keep the other addresses of a subnet when its first one goes.
+    """
     for path, value in (
         (f"ipv4/conf/{name}/ignore_routes_with_linkdown", "1"),
+        (f"ipv4/conf/{name}/promote_secondaries", "1"),
         (f"ipv6/conf/{name}/addr_gen_mode", "1"),
     ):
         setting = Path("/proc/sys/net") / path
