@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from .session import MOST_CONNECTIONS
 from .token import NAME
 
 T = TypeVar("T")
@@ -26,7 +27,10 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LinkConfig:
-    """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret."""
+    """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret.
+
+    `connections`: how many TCP connections the stream channel spreads its flows over.
+    """
 
     name: str
     device: str
@@ -35,6 +39,7 @@ class LinkConfig:
     client: str
     key: str = field(repr=False)
     join: str = field(default="", repr=False)
+    connections: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,8 @@ def read_link(path: Path) -> LinkConfig:
     if not NAME.fullmatch(link.name):
         raise ConfigError(f"{path}: [link] name = {link.name!r}: 1 to 11 of a-z, 0-9 and -, a letter first")
     host_and_port(link.server, f"{path}: [link] server")
+    if not 1 <= link.connections <= MOST_CONNECTIONS:
+        raise ConfigError(f"{path}: [link] connections = {link.connections}: 1 to {MOST_CONNECTIONS}")
     for key, text in (("key", link.key), ("join", link.join)):
         try:
             base64.b64decode(text, validate=True)

@@ -33,6 +33,14 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """One of a session's data connections ended; others carry on."""
+
+    session_id: bytes
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """A session ended in the data plane."""
 
@@ -40,7 +48,7 @@ class Over:
     why: str
 
 
-Report = Alive | Over
+Report = Alive | Lost | Over
 
 
 class WorkerDied(Exception):
@@ -74,7 +82,7 @@ class DataPlane:
             os.close(device.fd)
         asyncio.get_running_loop().add_reader(self._socket, self._listen)
 
-    def begin(self, session: keys.Session, role: str, sources: Sequence[str]) -> None:
+    def begin(self, session: keys.Session, role: str, sources: Sequence[str], connections: int) -> None:
         """Start a session in which the peer may send from `sources` (CIDRs; none: anywhere). It ends the last."""
         for old in tuple(self._inboxes):
             self._deliver(Over(old, "a newer session began"))
@@ -87,11 +95,12 @@ class DataPlane:
                 "secret": secret,
                 "role": role,
                 "sources": list(sources),
+                "connections": connections,
             }
         )
 
     def connect(self, number: int, sock: socket.socket) -> None:
-        """Hand over a connected socket as the session's data connection; ours is closed."""
+        """Hand over a connected socket as one of the session's data connections; ours is closed."""
         self._order({"do": "connection", "connection": number}, [sock.fileno()])
         sock.close()
 
@@ -127,13 +136,15 @@ class DataPlane:
             for inbox in self._inboxes.values():
                 inbox.put_nowait(None)
             return
-        message = json.loads(data)
-        if message["is"] == "counters":
-            self.traffic = Traffic(message["rtt"], message["counters"])
-        elif message["is"] == "alive":
-            self._deliver(Alive(bytes.fromhex(message["session"])))
-        else:
-            self._deliver(Over(bytes.fromhex(message["session"]), message["why"]))
+        match json.loads(data):
+            case {"is": "counters", "rtt": rtt, "counters": counters}:
+                self.traffic = Traffic(rtt, counters)
+            case {"is": "alive", "session": session}:
+                self._deliver(Alive(bytes.fromhex(session)))
+            case {"is": "lost", "session": session, "connection": number}:
+                self._deliver(Lost(bytes.fromhex(session), number))
+            case {"is": "over", "session": session, "why": why}:
+                self._deliver(Over(bytes.fromhex(session), why))
 
     def _deliver(self, report: Report) -> None:
         if (inbox := self._inboxes.get(report.session_id)) is not None:

@@ -23,7 +23,7 @@ from typing import Final, NoReturn
 
 from . import config, frame, identity, keys, report, tun
 from .backoff import Backoff
-from .dataplane import DataPlane, Over, WorkerDied
+from .dataplane import DataPlane, Lost, Over, WorkerDied
 from .legacy.client import Client
 from .legacy.config import read_client
 from .race import first, hang_up
@@ -119,14 +119,14 @@ class Gtun:
                 conversation = Conversation(Role.CLIENT)
                 welcome, session = await self._handshake(conversation, reader, writer)
                 self._take_lease(welcome)
-                self._plane.begin(session, "client", [])
-                self._plane.connect(0, await _open_data(writer, session))
+                self._plane.begin(session, "client", [], self._link.connections)
+                self._plane.connect(0, await _open_data(writer, session, 0))
                 await self._alive(session)
                 patience.reschedule(None)
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._standing.become(State.UP)
-                raise await first(_control_over(conversation, reader), _data_over(self._plane, session))
+                raise await first(_control_over(conversation, reader), self._data_over(session, writer))
             finally:
                 hang_up(writer)
 
@@ -135,7 +135,7 @@ class Gtun:
     ) -> tuple[Welcome, keys.Session]:
         ours = os.urandom(keys.RANDOM)
         key, join = base64.b64decode(self._link.key), base64.b64decode(self._link.join)
-        conversation.hello(Hello(VERSIONS, self._link.client, key, join, ours))
+        conversation.hello(Hello(VERSIONS, self._link.client, key, join, ours, self._link.connections))
         writer.write(conversation.to_send())
         match await _next_event(conversation, reader):
             case Welcome() as welcome:
@@ -152,6 +152,23 @@ class Gtun:
         except tun.DeviceRefused as error:
             raise LinkDown("device", str(error)) from None
         self._standing.address, self._standing.peer = str(welcome.address), str(welcome.gateway)
+
+    async def _data_over(self, session: keys.Session, control: asyncio.StreamWriter) -> LinkDown | WorkerDied:
+        """Open the other data connections, and a new one for each that ends; return why the session ended."""
+        try:
+            for number in range(1, self._link.connections):
+                self._plane.connect(number, await _open_data(control, session, number))
+            while True:
+                match await self._plane.report(session.session_id):
+                    case Over(_, why):
+                        return LinkDown("gone", why)
+                    case Lost(_, number):
+                        number += self._link.connections
+                        self._plane.connect(number, await _open_data(control, session, number))
+        except WorkerDied as error:
+            return error
+        except OSError as error:
+            return LinkDown("gone", f"a data connection cannot be opened: {error.strerror or error}")
 
     async def _alive(self, session: keys.Session) -> None:
         match await self._plane.report(session.session_id):
@@ -182,18 +199,7 @@ async def _control_over(conversation: Conversation, reader: asyncio.StreamReader
         return LinkDown("gone", f"the control connection broke: {error}")
 
 
-async def _data_over(plane: DataPlane, session: keys.Session) -> LinkDown | WorkerDied:
-    """Return why the session ended, as the data plane tells it."""
-    try:
-        while True:
-            match await plane.report(session.session_id):
-                case Over(_, why):
-                    return LinkDown("gone", why)
-    except WorkerDied as error:
-        return error
-
-
-async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> socket.socket:
+async def _open_data(control: asyncio.StreamWriter, session: keys.Session, number: int) -> socket.socket:
     """Connect once more to where the control channel ended up, and show that it is us."""
     peer = control.get_extra_info("peername")
     sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_STREAM)
@@ -202,7 +208,7 @@ async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> so
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, peer)
-        preface = frame.PREFACE.pack(frame.PREFACE_MAGIC, session.session_id, 0, session.proof(0))
+        preface = frame.PREFACE.pack(frame.PREFACE_MAGIC, session.session_id, number, session.proof(number))
         await loop.sock_sendall(sock, preface)
     except BaseException:
         sock.close()

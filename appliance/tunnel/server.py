@@ -187,7 +187,7 @@ class Server:
                 old.end(Refusal.REPLACED, "the same client opened a newer session")
             session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
             session = keys.Session.agree(session_id, hello.random, ours)
-            plane.begin(session, "server", [f"{client.address}/32"])
+            plane.begin(session, "server", [f"{client.address}/32"], hello.connections)
             served = Served(client, session, plane, conversation, writer, source)
             self.served[client.name] = served
         lease = IPv4Interface(f"{client.address}/{self._tunnel.subnet.prefixlen}")

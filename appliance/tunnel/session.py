@@ -27,6 +27,9 @@ from . import frame, keys
 
 VERSIONS: Final = (1,)
 
+MOST_CONNECTIONS: Final = 16
+"""Data connections of one session at a time."""
+
 
 class Role(Enum):
     """Which end this is."""
@@ -68,13 +71,17 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A client asks to come in. `key` is its own secret; `join` the token's, while it has not been spent."""
+    """A client asks to come in. `key` is its own secret; `join` the token's, while it has not been spent.
+
+    `connections`: how many data connections it will keep.
+    """
 
     versions: tuple[int, ...]
     name: str
     key: bytes = field(repr=False)
     join: bytes = field(repr=False)
     random: bytes = field(repr=False)
+    connections: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ class Conversation:
             key=_text(hello.key),
             join=_text(hello.join),
             random=_text(hello.random),
+            connections=hello.connections,
         )
         self._decoder.limit = frame.AFTER_AUTH  # the server's key was checked before this
 
@@ -191,10 +199,10 @@ def _read_hello(message: frame.Message) -> Hello:
     name, versions = message["name"], message["versions"]
     if not isinstance(name, str) or not all(isinstance(version, int) for version in versions):
         raise TypeError
-    random = _bytes(message["random"])
-    if len(random) != keys.RANDOM:
+    random, connections = _bytes(message["random"]), message["connections"]
+    if len(random) != keys.RANDOM or not 1 <= connections <= MOST_CONNECTIONS:
         raise ValueError
-    return Hello(tuple(versions), name, _bytes(message["key"]), _bytes(message["join"]), random)
+    return Hello(tuple(versions), name, _bytes(message["key"]), _bytes(message["join"]), random, int(connections))
 
 
 def _read_welcome(message: frame.Message) -> Welcome:

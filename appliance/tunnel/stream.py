@@ -7,6 +7,7 @@ so a batch is sealed when the line can take it, and our own queue sees how long 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Final
 
 from . import frame, keys
 from .buffers import Pool, Queue
+from .liveness import Liveness
 
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
 _UNSENT: Final = 128 << 10
@@ -27,14 +29,19 @@ class Closed(Exception):
 class Stream:
     """A data connection, after its preface has been exchanged."""
 
-    def __init__(self, sock: socket.socket, sealer: keys.Sealer, opener: keys.Opener, pool: Pool) -> None:
+    def __init__(
+        self, sock: socket.socket, sealer: keys.Sealer, opener: keys.Opener, pool: Pool, liveness: Liveness
+    ) -> None:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT)
         with contextlib.suppress(OSError):  # where the kernel has no BBR, or keeps it from us, its default serves
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
-        self.sock = sock
+        self._sock = sock
+        self.fd = sock.fileno()
         self.queue = Queue(pool)
+        self.liveness = liveness
+        self._waiting = False
         self._pool = pool
         self._sealer, self._opener = sealer, opener
         self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
@@ -54,12 +61,18 @@ class Stream:
             if not len(self._unsent) and not self._seal_next():
                 return True
             try:
-                sent = self.sock.send(self._unsent)
+                sent = self._sock.send(self._unsent)
             except BlockingIOError:
                 return False
             except OSError as error:
                 raise Closed(f"the data connection broke: {error.strerror}") from None
             self._unsent = self._unsent[sent:]
+
+    def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
+        """Have the loop woken, or not, when the connection takes bytes again."""
+        if wanted != self._waiting:
+            self._waiting = wanted
+            epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
     def _seal_next(self) -> bool:
         if self._urgent:
@@ -80,7 +93,7 @@ class Stream:
         Raise `Closed` at its end, also when a record is not the peer's: there is no resuming a stream.
         """
         try:
-            count = self.sock.recv_into(self._received[self._end :])
+            count = self._sock.recv_into(self._received[self._end :])
         except BlockingIOError:
             return
         except OSError as error:
@@ -112,4 +125,4 @@ class Stream:
 
     def close(self) -> None:
         """End it at once; what waited is lost."""
-        self.sock.close()
+        self._sock.close()

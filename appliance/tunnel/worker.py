@@ -4,10 +4,9 @@ Its parent (gtun or gtund) does TLS, names, leases and addresses, and hands down
 move packets: the TUN's descriptor, a session's secret, connected sockets. The same program serves both ends.
 
     parent -> worker   device (with the TUN)   session   connection (with a socket)   end
-    worker -> parent   alive   over (why)      counters (each second)
+    worker -> parent   alive   lost (a connection)   over (why)   counters (each second)
 
-    outbound   TUN -> batch -> queue -> seal -> socket
-    inbound    socket -> open -> permitted source? -> rebuild the virtio header -> TUN
+`outbound` and `inbound` are the packet's two ways through here; this file is the loop around them.
 
 It ends with its parent, by PR_SET_PDEATHSIG and by the end of the socket pair: a TUN that an orphan holds is busy.
 """
@@ -16,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import ctypes
-import errno
 import ipaddress
 import json
 import os
@@ -29,9 +27,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from . import buffers, frame, keys, tun, virtio
+from . import buffers, frame, keys, tun
 from .allow import Sources
-from .liveness import Liveness
+from .inbound import Inbound
+from .liveness import DEAD_AFTER, Liveness
+from .outbound import DeviceBroke, Outbound
 from .stream import Closed, Stream
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -51,10 +51,8 @@ class Worker:
         self._watch(parent.fileno(), select.EPOLLIN, self._obey)
         self._pool = buffers.Pool(keep=64)
         self._device = -1
-        self._session: _Session | None = None
-        self._stream: Stream | None = None
-        self._header = bytearray(virtio.PLAIN)
         self._counters: Counter[str] = Counter()
+        self._session: _Session | None = None
         self._report_at = 0.0
         self._orders: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
             "device": self._take_device,
@@ -82,9 +80,11 @@ class Worker:
         message = json.loads(data)
         self._orders[message["do"]](message, fds)
 
-    def _tell(self, **message: object) -> None:
+    def _tell(self, what: str, **message: object) -> None:
+        if self._session is not None:
+            message["session"] = self._session.keys.session_id.hex()
         try:
-            self._parent.send(json.dumps(message).encode())
+            self._parent.send(json.dumps({"is": what, **message}).encode())
         except BlockingIOError:  # a parent that does not listen loses reports, not packets
             self._counters["lost_reports"] += 1
         except OSError:
@@ -92,163 +92,106 @@ class Worker:
 
     def _take_device(self, _message: dict[str, Any], fds: list[int]) -> None:
         self._device = fds[0]
+        self._outbound = Outbound(self._device, self._pool, self._counters)
+        self._inbound = Inbound(self._device, self._counters)
 
     def _begin(self, message: dict[str, Any], _fds: list[int]) -> None:
         """Start a session. The old one, if there is one, ends without the device's carrier falling in between."""
-        self._drop_stream()
+        self._close_streams()
         self._session = _Session(message, time.monotonic())
 
     def _connect(self, message: dict[str, Any], fds: list[int]) -> None:
-        sock = socket.socket(fileno=fds[0])
-        if self._session is None or self._stream is not None:
+        sock, session, number = socket.socket(fileno=fds[0]), self._session, message["connection"]
+        if session is None:
             sock.close()
             return
-        session, number = self._session, message["connection"]
-        self._stream = Stream(
-            sock,
-            keys.Sealer(session.keys, session.direction, number),
-            keys.Opener(session.keys, session.direction.opposite, number),
-            self._pool,
-        )
-        self._watch(sock.fileno(), select.EPOLLIN, self._from_stream)
+        sealer = keys.Sealer(session.keys, session.direction, number)
+        opener = keys.Opener(session.keys, session.direction.opposite, number)
+        stream = Stream(sock, sealer, opener, self._pool, Liveness(time.monotonic()))
+        if (old := session.put(number, stream)) is not None:
+            self._close(old)
+        self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_stream(stream, events))
         self._watch(self._device, select.EPOLLIN, self._from_device)
 
     def _end(self) -> None:
-        self._drop_stream()
+        self._close_streams()
         self._session = None
         if self._device >= 0:
             tun.set_carrier(self._device, up=False)
 
     def _over(self, why: str) -> None:
-        session = self._session
-        self._end()
-        if session is not None:
-            self._tell(**{"is": "over", "session": session.keys.session_id.hex(), "why": why})
+        if self._session is not None:
+            self._tell("over", why=why)
+            self._end()
 
     # --- time ------------------------------------------------------------------------------------------------------
 
     def _next_deadline(self) -> float:
         session = self._session
-        return min(self._report_at, session.liveness.next_deadline()) if session else self._report_at
+        return min(self._report_at, session.next_deadline()) if session else self._report_at
 
     def _keep_time(self, now: float) -> None:
         if now >= self._report_at:
             self._report_at = now + _REPORT_EVERY
-            self._report()
-        session = self._session
-        if session is None:
+            self._tell("counters", rtt=self._session.rtt if self._session else None, counters=self._counters)
+        if (session := self._session) is None:
             return
-        if session.liveness.dead(now):
-            self._over("nothing came back through the tunnel for 3 seconds")
-            return
-        if self._stream is not None and (probe := session.liveness.due(now)) is not None:
-            self._stream.say(frame.Kind.PROBE, probe)
-            self._flush()
+        for stream in session.streams():
+            if stream.liveness.dead(now):
+                self._lose(session, stream, "nothing came back through the tunnel for 3 seconds")
+            elif (probe := stream.liveness.due(now)) is not None:
+                stream.say(frame.Kind.PROBE, probe)
+                self._flush(session, stream)
+        if session.missed(now):
+            self._over("no data connection was made in 3 seconds")
 
-    def _report(self) -> None:
-        rtt = self._session.liveness.rtt if self._session else None
-        self._tell(**{"is": "counters", "rtt": rtt, "counters": self._counters})
-
-    # --- outbound --------------------------------------------------------------------------------------------------
+    # --- packets ---------------------------------------------------------------------------------------------------
 
     def _from_device(self, _events: int) -> None:
-        stream, now = self._stream, time.monotonic()
-        if stream is None:
-            return
+        now = time.monotonic()
         for _ in range(_TURN):
-            if self._fill(stream, now):
-                break
-            self._flush()
-            if self._stream is None:
+            if (session := self._session) is None:
                 return
-        self._flush()
-
-    def _fill(self, stream: Stream, now: float) -> bool:
-        """Read packets until about a batch has come; return whether the device has no more."""
-        count, total, header = self._counters, 0, self._header
-        while total < frame.BATCH:
-            batch = self._pool.take()
             try:
-                length = os.readv(self._device, (header, batch.room)) - virtio.HEADER.size
-            except BlockingIOError:
-                self._pool.give(batch)
-                return True
-            except OSError as error:
-                self._pool.give(batch)
-                self._over(f"the device broke: {error.strerror}")
-                return True
-            total += length
-            if not stream.queue.admit(now):
-                count["drop_queue"] += 1
-                self._pool.give(batch)
-                continue
-            shape, segment = virtio.shape(header)
-            batch.put(shape, segment, length, now)
-            stream.queue.put(batch, now)
-            count["tx_packets"] += 1
-            count["tx_bytes"] += length
-            if shape & virtio.SEGMENTED:
-                count["tx_super_packets"] += 1
-        return False
+                more = self._outbound.fill(session.choose, now)
+            except DeviceBroke as error:
+                self._over(str(error))
+                return
+            for stream in session.streams():
+                if len(stream.queue):
+                    self._flush(session, stream)
+            if not more:
+                return
 
-    def _flush(self) -> None:
-        stream = self._stream
-        if stream is None:
-            return
+    def _flush(self, session: _Session, stream: Stream) -> None:
         try:
-            wanted = select.EPOLLIN if stream.flush() else select.EPOLLIN | select.EPOLLOUT
+            stream.watch_writable(self._epoll, wanted=not stream.flush())
         except Closed as error:
-            self._over(str(error))
-            return
-        self._watch(stream.sock.fileno(), wanted, self._from_stream)
+            self._lose(session, stream, str(error))
 
-    # --- inbound ---------------------------------------------------------------------------------------------------
-
-    def _from_stream(self, events: int) -> None:
-        if events & select.EPOLLOUT:
-            self._flush()
-        stream, session = self._stream, self._session
-        if stream is None or session is None or not events & ~select.EPOLLOUT:
+    def _from_stream(self, stream: Stream, events: int) -> None:
+        if (session := self._session) is None:
             return
         try:
-            for kind, plain in stream.receive():
-                if kind is frame.Kind.DATA:
-                    self._deliver(session, plain)
-                elif kind is frame.Kind.PROBE:
-                    stream.say(frame.Kind.ECHO, bytes(plain))
-                else:
-                    self._echoed(session, bytes(plain))
+            if events & ~select.EPOLLOUT:
+                for kind, plain in stream.receive():
+                    if kind is frame.Kind.DATA:
+                        self._inbound.deliver(plain, session.sources)
+                    elif kind is frame.Kind.PROBE:
+                        stream.say(frame.Kind.ECHO, bytes(plain))
+                    else:
+                        self._echoed(session, stream, bytes(plain))
         except (Closed, frame.RemoteProtocolError) as error:
-            self._over(str(error))
+            self._lose(session, stream, str(error))
             return
-        self._flush()
+        self._flush(session, stream)
 
-    def _echoed(self, session: _Session, payload: bytes) -> None:
-        was_alive = session.liveness.alive
-        session.liveness.echoed(payload, time.monotonic())
-        if session.liveness.alive and not was_alive:
+    def _echoed(self, session: _Session, stream: Stream, payload: bytes) -> None:
+        stream.liveness.echoed(payload, time.monotonic())
+        if not session.alive:
+            session.alive = True
             tun.set_carrier(self._device, up=True)
-            self._tell(**{"is": "alive", "session": session.keys.session_id.hex()})
-
-    def _deliver(self, session: _Session, batch: memoryview) -> None:
-        count, header = self._counters, self._header
-        for shape, segment, packet in frame.packets(batch):
-            try:
-                virtio.rebuild(shape, segment, packet, header)
-                if not session.sources.permit(packet):
-                    count["drop_source"] += 1
-                    continue
-                os.writev(self._device, (header, packet))
-            except virtio.BadPacket:
-                count["drop_shape"] += 1
-                continue
-            except OSError as error:
-                count["drop_device_" + errno.errorcode.get(error.errno or 0, "other").lower()] += 1
-                continue
-            count["rx_packets"] += 1
-            count["rx_bytes"] += len(packet)
-            if shape & virtio.SEGMENTED:
-                count["rx_super_packets"] += 1
+            self._tell("alive")
 
     # --- the loop's book-keeping -----------------------------------------------------------------------------------
 
@@ -259,24 +202,81 @@ class Worker:
             self._epoll.register(fd, events)
         self._handlers[fd] = handler
 
-    def _drop_stream(self) -> None:
-        if self._stream is None:
-            return
-        for fd in (self._stream.sock.fileno(), self._device):
+    def _unwatch(self, fd: int) -> None:
+        if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
-            del self._handlers[fd]
-        self._stream.close()
-        self._stream = None
+
+    def _close(self, stream: Stream) -> None:
+        self._unwatch(stream.fd)
+        stream.close()
+
+    def _lose(self, session: _Session, stream: Stream, why: str) -> None:
+        """One connection is over; with the last one, so is the session."""
+        number = session.remove(stream)
+        if number is None:
+            return
+        self._close(stream)
+        if session.streams():
+            self._counters["lost_connections"] += 1
+            self._tell("lost", connection=number)
+        else:
+            self._over(why)
+
+    def _close_streams(self) -> None:
+        for stream in self._session.streams() if self._session else ():
+            self._close(stream)
+        self._unwatch(self._device)
 
 
 class _Session:
-    """What the parent said of a session, and whether it lives."""
+    """What the parent said of a session, and its channels. A flow stays in its slot; see `choose`."""
 
     def __init__(self, message: dict[str, Any], now: float) -> None:
         self.keys = keys.Session(bytes.fromhex(message["session"]), base64.b64decode(message["secret"]))
         self.direction = keys.Direction.TO_SERVER if message["role"] == "client" else keys.Direction.TO_CLIENT
         self.sources = Sources(ipaddress.ip_network(prefix) for prefix in message["sources"])
-        self.liveness = Liveness(now)
+        self.alive = False
+        self._slots: list[Stream | None] = [None] * message["connections"]
+        self._numbers: dict[Stream, int] = {}
+        self._connect_by = now + DEAD_AFTER
+
+    def put(self, number: int, stream: Stream) -> Stream | None:
+        """Take in a connection; return the one that it takes over from."""
+        slot = number % len(self._slots)
+        old, self._slots[slot] = self._slots[slot], stream
+        if old is not None:
+            del self._numbers[old]
+        self._numbers[stream] = number
+        return old
+
+    def remove(self, stream: Stream) -> int | None:
+        """Take out a connection; return its number, None if it is not in."""
+        number = self._numbers.pop(stream, None)
+        if number is not None:
+            self._slots[number % len(self._slots)] = None
+        return number
+
+    def streams(self) -> tuple[Stream, ...]:
+        """Return the connections that there are."""
+        return tuple(self._numbers)
+
+    def choose(self, flow: int, _tcp: bool) -> Stream | None:  # noqa: FBT001 - called for every packet
+        """Return the flow's connection: always that of its slot, any other while that is missing."""
+        slots = self._slots
+        return slots[flow % len(slots)] or next(iter(self._numbers), None)
+
+    @property
+    def rtt(self) -> float | None:
+        """Return the least smoothed round trip, in seconds."""
+        return min((stream.liveness.rtt for stream in self._numbers if stream.liveness.rtt is not None), default=None)
+
+    def next_deadline(self) -> float:
+        """Return when there is something to do."""
+        return min((stream.liveness.next_deadline() for stream in self._numbers), default=self._connect_by)
+
+    def missed(self, now: float) -> bool:
+        """Return whether no connection came in time."""
+        return not self._numbers and now >= self._connect_by
 
 
 def die_with(parent: int) -> None:
