@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from .session import MOST_CONNECTIONS
+from .session import MOST_CONNECTIONS, Mode
 from .token import NAME
 
 T = TypeVar("T")
@@ -29,7 +29,8 @@ class ConfigError(Exception):
 class LinkConfig:
     """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret.
 
-    `connections`: how many TCP connections the stream channel spreads its flows over.
+    `channel`: what goes by TCP and what by UDP; `connections`: how many TCP connections the stream channel spreads its
+    flows over.
     """
 
     name: str
@@ -40,6 +41,7 @@ class LinkConfig:
     key: str = field(repr=False)
     join: str = field(default="", repr=False)
     connections: int = 4
+    channel: Mode = Mode.HYBRID
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ def _convert(value: Any, kind: str, where: str) -> Any:
         match kind:
             case "str" | "bool" | "int" if type(value).__name__ == kind:
                 return value
+            case "Mode":
+                return Mode(value)
             case "IPv4Network":
                 return IPv4Network(value)
             case "IPv4Address":

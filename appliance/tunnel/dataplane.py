@@ -23,6 +23,7 @@ class Traffic:
 
     rtt: float | None = None
     counters: dict[str, int] = field(default_factory=dict)
+    channels: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,14 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Roamed:
+    """An authentic datagram came from this address (as `socket` spells it): the peer is there now."""
+
+    session_id: bytes
+    address: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """A session ended in the data plane."""
 
@@ -48,7 +57,7 @@ class Over:
     why: str
 
 
-Report = Alive | Lost | Over
+Report = Alive | Lost | Roamed | Over
 
 
 class WorkerDied(Exception):
@@ -82,7 +91,7 @@ class DataPlane:
             os.close(device.fd)
         asyncio.get_running_loop().add_reader(self._socket, self._listen)
 
-    def begin(self, session: keys.Session, role: str, sources: Sequence[str], connections: int) -> None:
+    def begin(self, session: keys.Session, role: str, sources: Sequence[str], connections: int, mode: str) -> None:
         """Start a session in which the peer may send from `sources` (CIDRs; none: anywhere). It ends the last."""
         for old in tuple(self._inboxes):
             self._deliver(Over(old, "a newer session began"))
@@ -96,6 +105,7 @@ class DataPlane:
                 "role": role,
                 "sources": list(sources),
                 "connections": connections,
+                "mode": mode,
             }
         )
 
@@ -103,6 +113,15 @@ class DataPlane:
         """Hand over a connected socket as one of the session's data connections; ours is closed."""
         self._order({"do": "connection", "connection": number}, [sock.fileno()])
         sock.close()
+
+    def connect_datagram(self, sock: socket.socket) -> None:
+        """Hand over a connected UDP socket as the session's datagram channel; ours is closed."""
+        self._order({"do": "datagram"}, [sock.fileno()])
+        sock.close()
+
+    def stray(self, datagram: bytes, address: tuple[str | int, ...]) -> None:
+        """Have a datagram looked at that came from an unknown address; `Roamed` is the answer if it is authentic."""
+        self._order({"do": "stray", "datagram": base64.b64encode(datagram).decode(), "address": address})
 
     def end(self) -> None:
         """End the session: the device loses its carrier."""
@@ -137,12 +156,14 @@ class DataPlane:
                 inbox.put_nowait(None)
             return
         match json.loads(data):
-            case {"is": "counters", "rtt": rtt, "counters": counters}:
-                self.traffic = Traffic(rtt, counters)
+            case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
+                self.traffic = Traffic(rtt, counters, channels)
             case {"is": "alive", "session": session}:
                 self._deliver(Alive(bytes.fromhex(session)))
             case {"is": "lost", "session": session, "connection": number}:
                 self._deliver(Lost(bytes.fromhex(session), number))
+            case {"is": "roamed", "session": session, "address": address}:
+                self._deliver(Roamed(bytes.fromhex(session), tuple(address)))
             case {"is": "over", "session": session, "why": why}:
                 self._deliver(Over(bytes.fromhex(session), why))
 

@@ -27,7 +27,7 @@ from .dataplane import DataPlane, Lost, Over, WorkerDied
 from .legacy.client import Client
 from .legacy.config import read_client
 from .race import first, hang_up
-from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Role, Welcome
+from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Role, Welcome
 from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")
@@ -75,6 +75,7 @@ class Gtun:
             "since": standing.since,
             "retry_at": standing.retry_at,
             "rtt_ms": round(traffic.rtt * 1000, 3) if up and traffic.rtt is not None else None,
+            "channels": traffic.channels if up else {},
             "counters": traffic.counters,
         }
 
@@ -101,7 +102,8 @@ class Gtun:
         except frame.RemoteProtocolError as error:
             failure = LinkDown("protocol", f"{self._link.server} does not speak our protocol: {error}")
         except OSError as error:
-            failure = LinkDown("unreachable", f"{self._link.server} cannot be reached: {error.strerror or error}")
+            why = os.strerror(error.errno) if error.errno else str(error)
+            failure = LinkDown("unreachable", f"{self._link.server} cannot be reached: {why}")
         self._plane.end()
         delay = self._backoff.failed()
         log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
@@ -119,7 +121,9 @@ class Gtun:
                 conversation = Conversation(Role.CLIENT)
                 welcome, session = await self._handshake(conversation, reader, writer)
                 self._take_lease(welcome)
-                self._plane.begin(session, "client", [], self._link.connections)
+                self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
+                if self._link.channel is not Mode.STREAM:
+                    self._plane.connect_datagram(_open_datagram(writer))
                 self._plane.connect(0, await _open_data(writer, session, 0))
                 await self._alive(session)
                 patience.reschedule(None)
@@ -135,7 +139,9 @@ class Gtun:
     ) -> tuple[Welcome, keys.Session]:
         ours = os.urandom(keys.RANDOM)
         key, join = base64.b64decode(self._link.key), base64.b64decode(self._link.join)
-        conversation.hello(Hello(VERSIONS, self._link.client, key, join, ours, self._link.connections))
+        conversation.hello(
+            Hello(VERSIONS, self._link.client, key, join, ours, self._link.connections, self._link.channel)
+        )
         writer.write(conversation.to_send())
         match await _next_event(conversation, reader):
             case Welcome() as welcome:
@@ -164,7 +170,8 @@ class Gtun:
                         return LinkDown("gone", why)
                     case Lost(_, number):
                         number += self._link.connections
-                        self._plane.connect(number, await _open_data(control, session, number))
+                        async with asyncio.timeout(PATIENCE):
+                            self._plane.connect(number, await _open_data(control, session, number))
         except WorkerDied as error:
             return error
         except OSError as error:
@@ -213,6 +220,14 @@ async def _open_data(control: asyncio.StreamWriter, session: keys.Session, numbe
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def _open_datagram(control: asyncio.StreamWriter) -> socket.socket:
+    """Return a UDP socket connected to where the control channel ended up."""
+    peer = control.get_extra_info("peername")
+    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(peer)
     return sock
 
 

@@ -24,6 +24,7 @@ from . import clients, config, identity, nat, report, token, tun
 from .legacy import server as legacy
 from .legacy.config import read_server
 from .server import Server, device_of
+from .strays import Strays
 
 log = logging.getLogger("gtund")
 
@@ -50,7 +51,7 @@ async def serve(settings: config.GtundConfig) -> None:
     nat.forward_packets()
     tun.forbid(tunnel.subnet)
     listener = listen(settings.server.listen)
-    server = Server(registry(settings), tunnel, tls)
+    server = Server(registry(settings), tunnel, tls, Strays(listener.family, listener.getsockname()))
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())

@@ -38,6 +38,14 @@ class Role(Enum):
     SERVER = "server"
 
 
+class Mode(Enum):
+    """What goes by which channel: see `channels`. The values are on the wire and in link files."""
+
+    STREAM = "stream"
+    DATAGRAM = "datagram"
+    HYBRID = "hybrid"
+
+
 class State(Enum):
     """Where the conversation stands."""
 
@@ -73,7 +81,7 @@ class Refusal(Enum):
 class Hello:
     """A client asks to come in. `key` is its own secret; `join` the token's, while it has not been spent.
 
-    `connections`: how many data connections it will keep.
+    `connections`: how many data connections it will keep; `mode`: what it wants to go by which channel (`Mode`).
     """
 
     versions: tuple[int, ...]
@@ -82,6 +90,7 @@ class Hello:
     join: bytes = field(repr=False)
     random: bytes = field(repr=False)
     connections: int = 1
+    mode: Mode = Mode.HYBRID
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,7 @@ class Conversation:
             join=_text(hello.join),
             random=_text(hello.random),
             connections=hello.connections,
+            mode=hello.mode.value,
         )
         self._decoder.limit = frame.AFTER_AUTH  # the server's key was checked before this
 
@@ -202,7 +212,8 @@ def _read_hello(message: frame.Message) -> Hello:
     random, connections = _bytes(message["random"]), message["connections"]
     if len(random) != keys.RANDOM or not 1 <= connections <= MOST_CONNECTIONS:
         raise ValueError
-    return Hello(tuple(versions), name, _bytes(message["key"]), _bytes(message["join"]), random, int(connections))
+    key, join, mode = _bytes(message["key"]), _bytes(message["join"]), Mode(message["mode"])
+    return Hello(tuple(versions), name, key, join, random, int(connections), mode)
 
 
 def _read_welcome(message: frame.Message) -> Welcome:

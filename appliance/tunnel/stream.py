@@ -19,7 +19,8 @@ from .liveness import Liveness
 
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
 _UNSENT: Final = 128 << 10
-_RECEIVE: Final = 4 * frame.LARGEST_RECORD
+_RECORD: Final = frame.RECORD.size + frame.LARGEST_SEALED
+_RECEIVE: Final = 8 * _RECORD
 
 
 class Closed(Exception):
@@ -45,11 +46,11 @@ class Stream:
         self._pool = pool
         self._sealer, self._opener = sealer, opener
         self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
-        self._record = memoryview(bytearray(frame.LARGEST_RECORD + frame.RECORD.size))
+        self._record = memoryview(bytearray(_RECORD))
         self._unsent = self._record[:0]
         self._received = memoryview(bytearray(_RECEIVE))
         self._start = self._end = 0
-        self._plain = memoryview(bytearray(frame.LARGEST_RECORD))
+        self._plain = memoryview(bytearray(frame.LARGEST_SEALED))
 
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits."""
@@ -67,6 +68,10 @@ class Stream:
             except OSError as error:
                 raise Closed(f"the data connection broke: {error.strerror}") from None
             self._unsent = self._unsent[sent:]
+
+    def echoed(self, payload: bytes, now: float) -> None:
+        """Take an echo."""
+        self.liveness.echoed(payload, now)
 
     def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
         """Have the loop woken, or not, when the connection takes bytes again."""
@@ -87,7 +92,7 @@ class Stream:
         self._pool.give(batch)
         return True
 
-    def receive(self) -> Iterator[tuple[frame.Kind, memoryview]]:
+    def receive(self) -> Iterator[tuple[int, memoryview]]:
         """Read once and yield what was sealed in each whole record: it is borrowed until the next one is asked for.
 
         Raise `Closed` at its end, also when a record is not the peer's: there is no resuming a stream.
@@ -107,7 +112,7 @@ class Stream:
             raise Closed(f"the data connection carried {error}") from None
         self._keep_rest()
 
-    def _open_whole(self) -> Iterator[tuple[frame.Kind, memoryview]]:
+    def _open_whole(self) -> Iterator[tuple[int, memoryview]]:
         while self._end - self._start >= frame.RECORD.size:
             header = frame.read_header(self._received, self._start)
             stop = self._start + frame.RECORD.size + header.length
@@ -119,7 +124,7 @@ class Stream:
 
     def _keep_rest(self) -> None:
         rest = self._end - self._start
-        if not rest or _RECEIVE - self._end < frame.LARGEST_RECORD + frame.RECORD.size:
+        if not rest or _RECEIVE - self._end < _RECORD:
             self._received[:rest] = self._received[self._start : self._end]
             self._start, self._end = 0, rest
 

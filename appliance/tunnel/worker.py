@@ -3,8 +3,8 @@
 Its parent (gtun or gtund) does TLS, names, leases and addresses, and hands down through a socket pair what is needed to
 move packets: the TUN's descriptor, a session's secret, connected sockets. The same program serves both ends.
 
-    parent -> worker   device (with the TUN)   session   connection (with a socket)   end
-    worker -> parent   alive   lost (a connection)   over (why)   counters (each second)
+    parent -> worker   device (with the TUN)   session   connection, datagram (with a socket)   stray (a datagram)   end
+    worker -> parent   alive   lost (a connection)   roamed (an address)   over (why)   counters (each second)
 
 `outbound` and `inbound` are the packet's two ways through here; this file is the loop around them.
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import ctypes
-import ipaddress
 import json
 import os
 import select
@@ -28,15 +27,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from . import buffers, frame, keys, tun
-from .allow import Sources
+from .channels import Channel, Session
+from .datagram import Datagram
 from .inbound import Inbound
-from .liveness import DEAD_AFTER, Liveness
+from .liveness import Liveness
 from .outbound import DeviceBroke, Outbound
 from .stream import Closed, Stream
 
 _PR_SET_PDEATHSIG: Final = 1
 _MESSAGE: Final = 16 << 10
 _REPORT_EVERY: Final = 1.0
+SILENCE: Final = "nothing came back through the tunnel for 3 seconds"
+
 _TURN: Final = 8
 """Times that one descriptor is read before the others have their turn."""
 
@@ -52,12 +54,14 @@ class Worker:
         self._pool = buffers.Pool(keep=64)
         self._device = -1
         self._counters: Counter[str] = Counter()
-        self._session: _Session | None = None
+        self._session: Session | None = None
         self._report_at = 0.0
         self._orders: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
             "device": self._take_device,
             "session": self._begin,
             "connection": self._connect,
+            "datagram": self._connect_datagram,
+            "stray": self._take_stray,
             "end": lambda _message, _fds: self._end(),
         }
 
@@ -97,8 +101,8 @@ class Worker:
 
     def _begin(self, message: dict[str, Any], _fds: list[int]) -> None:
         """Start a session. The old one, if there is one, ends without the device's carrier falling in between."""
-        self._close_streams()
-        self._session = _Session(message, time.monotonic())
+        self._close_channels()
+        self._session = Session(message, self._pool, self._counters, time.monotonic())
 
     def _connect(self, message: dict[str, Any], fds: list[int]) -> None:
         sock, session, number = socket.socket(fileno=fds[0]), self._session, message["connection"]
@@ -110,11 +114,32 @@ class Worker:
         stream = Stream(sock, sealer, opener, self._pool, Liveness(time.monotonic()))
         if (old := session.put(number, stream)) is not None:
             self._close(old)
-        self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_stream(stream, events))
+        self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_channel(stream, events))
         self._watch(self._device, select.EPOLLIN, self._from_device)
 
+    def _connect_datagram(self, _message: dict[str, Any], fds: list[int]) -> None:
+        """Use this UDP socket for the session's datagram channel, in place of the one before."""
+        sock, session = socket.socket(fileno=fds[0]), self._session
+        if session is None:
+            sock.close()
+            return
+        datagram = session.datagram
+        self._unwatch(datagram.fd)
+        datagram.attach(sock)
+        self._watch(datagram.fd, select.EPOLLIN, lambda events: self._from_channel(datagram, events))
+        self._watch(self._device, select.EPOLLIN, self._from_device)
+        self._flush(session, datagram)
+
+    def _take_stray(self, message: dict[str, Any], _fds: list[int]) -> None:
+        """Look at a datagram that came from an unknown address. If it is the peer's, that is where the peer is now."""
+        if (session := self._session) is None:
+            return
+        for kind, plain in session.datagram.take(memoryview(base64.b64decode(message["datagram"]))):
+            self._tell("roamed", address=message["address"])
+            self._take(session, session.datagram, kind, plain)
+
     def _end(self) -> None:
-        self._close_streams()
+        self._close_channels()
         self._session = None
         if self._device >= 0:
             tun.set_carrier(self._device, up=False)
@@ -133,17 +158,26 @@ class Worker:
     def _keep_time(self, now: float) -> None:
         if now >= self._report_at:
             self._report_at = now + _REPORT_EVERY
-            self._tell("counters", rtt=self._session.rtt if self._session else None, counters=self._counters)
+            self._tell("counters", **self._state(), counters=self._counters)
         if (session := self._session) is None:
             return
         for stream in session.streams():
             if stream.liveness.dead(now):
-                self._lose(session, stream, "nothing came back through the tunnel for 3 seconds")
-            elif (probe := stream.liveness.due(now)) is not None:
-                stream.say(frame.Kind.PROBE, probe)
-                self._flush(session, stream)
-        if session.missed(now):
-            self._over("no data connection was made in 3 seconds")
+                self._lose(session, stream, SILENCE)
+            else:
+                self._probe(session, stream, now)
+        if session.datagram.fd >= 0:
+            self._probe(session, session.datagram, now)
+        if session.dead(now):
+            self._over(SILENCE)
+
+    def _state(self) -> dict[str, object]:
+        return self._session.state() if self._session else {"rtt": None, "channels": {}}
+
+    def _probe(self, session: Session, channel: Channel, now: float) -> None:
+        if (probe := channel.liveness.due(now)) is not None:
+            channel.say(frame.Kind.PROBE, probe)
+            self._flush(session, channel)
 
     # --- packets ---------------------------------------------------------------------------------------------------
 
@@ -157,41 +191,41 @@ class Worker:
             except DeviceBroke as error:
                 self._over(str(error))
                 return
-            for stream in session.streams():
-                if len(stream.queue):
-                    self._flush(session, stream)
+            for channel in session.channels():
+                if len(channel.queue):
+                    self._flush(session, channel)
             if not more:
                 return
 
-    def _flush(self, session: _Session, stream: Stream) -> None:
+    def _flush(self, session: Session, channel: Channel) -> None:
         try:
-            stream.watch_writable(self._epoll, wanted=not stream.flush())
+            channel.watch_writable(self._epoll, wanted=not channel.flush())
         except Closed as error:
-            self._lose(session, stream, str(error))
+            self._lose(session, channel, str(error))
 
-    def _from_stream(self, stream: Stream, events: int) -> None:
+    def _from_channel(self, channel: Channel, events: int) -> None:
         if (session := self._session) is None:
             return
         try:
             if events & ~select.EPOLLOUT:
-                for kind, plain in stream.receive():
-                    if kind is frame.Kind.DATA:
-                        self._inbound.deliver(plain, session.sources)
-                    elif kind is frame.Kind.PROBE:
-                        stream.say(frame.Kind.ECHO, bytes(plain))
-                    else:
-                        self._echoed(session, stream, bytes(plain))
+                for kind, plain in channel.receive():
+                    self._take(session, channel, kind, plain)
         except (Closed, frame.RemoteProtocolError) as error:
-            self._lose(session, stream, str(error))
+            self._lose(session, channel, str(error))
             return
-        self._flush(session, stream)
+        self._flush(session, channel)
 
-    def _echoed(self, session: _Session, stream: Stream, payload: bytes) -> None:
-        stream.liveness.echoed(payload, time.monotonic())
-        if not session.alive:
-            session.alive = True
-            tun.set_carrier(self._device, up=True)
-            self._tell("alive")
+    def _take(self, session: Session, channel: Channel, kind: int, plain: memoryview) -> None:
+        if kind == frame.Kind.DATA:
+            self._inbound.deliver(plain, session.sources)
+        elif kind == frame.Kind.PROBE:
+            channel.say(frame.Kind.ECHO, bytes(plain))
+        else:
+            channel.echoed(bytes(plain), time.monotonic())
+            if not session.alive:
+                session.alive = True
+                tun.set_carrier(self._device, up=True)
+                self._tell("alive")
 
     # --- the loop's book-keeping -----------------------------------------------------------------------------------
 
@@ -206,77 +240,32 @@ class Worker:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def _close(self, stream: Stream) -> None:
-        self._unwatch(stream.fd)
-        stream.close()
-
-    def _lose(self, session: _Session, stream: Stream, why: str) -> None:
-        """One connection is over; with the last one, so is the session."""
-        number = session.remove(stream)
+    def _lose(self, session: Session, channel: Channel, why: str) -> None:
+        """Close a connection; with the last channel the session is over. Datagrams of nonsense cost only themselves."""
+        if isinstance(channel, Datagram):
+            self._counters["drop_nonsense"] += 1
+            return
+        number = session.remove(channel)
         if number is None:
             return
-        self._close(stream)
-        if session.streams():
+        self._close(channel)
+        if session.channels():
             self._counters["lost_connections"] += 1
             self._tell("lost", connection=number)
         else:
             self._over(why)
 
-    def _close_streams(self) -> None:
-        for stream in self._session.streams() if self._session else ():
+    def _close(self, channel: Channel) -> None:
+        self._unwatch(channel.fd)
+        channel.close()
+
+    def _close_channels(self) -> None:
+        if (session := self._session) is None:
+            return
+        for stream in session.streams():
             self._close(stream)
+        self._close(session.datagram)
         self._unwatch(self._device)
-
-
-class _Session:
-    """What the parent said of a session, and its channels. A flow stays in its slot; see `choose`."""
-
-    def __init__(self, message: dict[str, Any], now: float) -> None:
-        self.keys = keys.Session(bytes.fromhex(message["session"]), base64.b64decode(message["secret"]))
-        self.direction = keys.Direction.TO_SERVER if message["role"] == "client" else keys.Direction.TO_CLIENT
-        self.sources = Sources(ipaddress.ip_network(prefix) for prefix in message["sources"])
-        self.alive = False
-        self._slots: list[Stream | None] = [None] * message["connections"]
-        self._numbers: dict[Stream, int] = {}
-        self._connect_by = now + DEAD_AFTER
-
-    def put(self, number: int, stream: Stream) -> Stream | None:
-        """Take in a connection; return the one that it takes over from."""
-        slot = number % len(self._slots)
-        old, self._slots[slot] = self._slots[slot], stream
-        if old is not None:
-            del self._numbers[old]
-        self._numbers[stream] = number
-        return old
-
-    def remove(self, stream: Stream) -> int | None:
-        """Take out a connection; return its number, None if it is not in."""
-        number = self._numbers.pop(stream, None)
-        if number is not None:
-            self._slots[number % len(self._slots)] = None
-        return number
-
-    def streams(self) -> tuple[Stream, ...]:
-        """Return the connections that there are."""
-        return tuple(self._numbers)
-
-    def choose(self, flow: int, _tcp: bool) -> Stream | None:  # noqa: FBT001 - called for every packet
-        """Return the flow's connection: always that of its slot, any other while that is missing."""
-        slots = self._slots
-        return slots[flow % len(slots)] or next(iter(self._numbers), None)
-
-    @property
-    def rtt(self) -> float | None:
-        """Return the least smoothed round trip, in seconds."""
-        return min((stream.liveness.rtt for stream in self._numbers if stream.liveness.rtt is not None), default=None)
-
-    def next_deadline(self) -> float:
-        """Return when there is something to do."""
-        return min((stream.liveness.next_deadline() for stream in self._numbers), default=self._connect_by)
-
-    def missed(self, now: float) -> bool:
-        """Return whether no connection came in time."""
-        return not self._numbers and now >= self._connect_by
 
 
 def die_with(parent: int) -> None:
