@@ -36,6 +36,11 @@ _MOST_SEGMENTS: Final = 44
 """In one send: 44 full datagrams fill the 64 KiB that an IP packet may have."""
 
 _SOCKET_BUFFER: Final = 4 << 20
+_USABLE: Final = 1.0
+"""Seconds of silence after which packets take another way; four probes have then gone unanswered."""
+
+_RENEW_AFTER: Final = 2.0
+
 _READS: Final = 8
 _MOST_RECEIVED: Final = 128
 """Datagrams in one read; the kernel joins no more than 64 KiB of them."""
@@ -93,12 +98,13 @@ class Datagram:
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
         self._sock, self.fd, self._waiting = sock, sock.fileno(), False
+        self._attached_at = time.monotonic()
         self._set_mtu(self._mtu)
 
     @property
     def usable(self) -> bool:
         """Return whether packets should go this way: a probe came back, and not long ago."""
-        return self._sock is not None and self.liveness.alive and not self.liveness.dead(time.monotonic())
+        return self._sock is not None and self.liveness.alive and self.liveness.silence(time.monotonic()) < _USABLE
 
     @property
     def state(self) -> dict[str, float | int]:
@@ -120,11 +126,19 @@ class Datagram:
         self._sizing.reported(sent, taken, now)
         self.queue.largest = self._sizing.limit
 
-    def refresh(self) -> None:
-        """Find the way anew: a connected socket keeps the source address that it began with."""
-        if self._sock is not None:
-            with contextlib.suppress(OSError):
-                self._sock.connect(self._sock.getpeername())
+    def renewed(self, now: float) -> socket.socket | None:
+        """Return a new socket to the same peer once this one has been silent for long, None before.
+
+        A connected socket keeps the source address and port that it began with, which may be what is wrong.
+        """
+        if self._sock is None or now - self._attached_at < _RENEW_AFTER or self.usable:
+            return None
+        try:
+            sock = socket.socket(self._sock.family, socket.SOCK_DGRAM)
+            sock.connect(self._sock.getpeername())
+        except OSError:
+            return None
+        return sock
 
     # --- out -------------------------------------------------------------------------------------------------------
 

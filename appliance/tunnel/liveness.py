@@ -55,4 +55,8 @@ class Liveness:
 
     def dead(self, now: float) -> bool:
         """Return whether the session has been silent for too long."""
-        return now - self._heard >= DEAD_AFTER
+        return self.silence(now) >= DEAD_AFTER
+
+    def silence(self, now: float) -> float:
+        """Return for how many seconds nothing came back."""
+        return now - self._heard

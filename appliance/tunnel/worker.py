@@ -123,12 +123,15 @@ class Worker:
         if session is None:
             sock.close()
             return
+        self._use(session, sock)
+        self._watch(self._device, select.EPOLLIN, self._from_device)
+        self._flush(session, session.datagram)
+
+    def _use(self, session: Session, sock: socket.socket) -> None:
         datagram = session.datagram
         self._unwatch(datagram.fd)
         datagram.attach(sock)
         self._watch(datagram.fd, select.EPOLLIN, lambda events: self._from_channel(datagram, events))
-        self._watch(self._device, select.EPOLLIN, self._from_device)
-        self._flush(session, datagram)
 
     def _take_stray(self, message: dict[str, Any], _fds: list[int]) -> None:
         """Look at a datagram that came from an unknown address. If it is the peer's, that is where the peer is now."""
@@ -167,6 +170,8 @@ class Worker:
             else:
                 self._probe(session, stream, now)
         if session.datagram.fd >= 0:
+            if session.direction is keys.Direction.TO_SERVER and (sock := session.datagram.renewed(now)) is not None:
+                self._use(session, sock)
             self._probe(session, session.datagram, now)
         if session.dead(now):
             self._over(SILENCE)
