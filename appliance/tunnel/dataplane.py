@@ -82,7 +82,7 @@ class DataPlane:
         try:
             fd = self._theirs.fileno()
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"{__package__}.worker", str(fd), str(os.getpid()), pass_fds=(fd,)
+                sys.executable, "-m", f"{__package__}.worker", str(fd), pass_fds=(fd,)
             )
             self._theirs.close()
             self._order({"do": "device"}, [device.fd])
@@ -151,6 +151,7 @@ class DataPlane:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self._socket)
+            tun.settle(self.device.encode())
             self.died = True
             for inbox in self._inboxes.values():
                 inbox.put_nowait(None)

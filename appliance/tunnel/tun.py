@@ -10,9 +10,12 @@ gso_max_size is never touched: any value below 65536 makes the kernel cut every 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
+import socket
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ _TUNSETPERSIST: Final = 0x400454CB
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNSETVNETHDRSZ: Final = 0x400454D8
 _TUNSETCARRIER: Final = 0x400454E2
+_TUNGETIFF: Final = 0x800454D2
 _IFF_TUN: Final = 0x0001
 _IFF_NO_CARRIER: Final = 0x0040
 _IFF_NO_PI: Final = 0x1000
@@ -36,6 +40,12 @@ _OPTIONAL: Final = {"tso4": 0x02, "tso6": 0x04, "ecn": 0x08, "uso4": 0x20, "uso6
 _VNET_HEADER: Final = 10
 _FORBIDDEN: Final = 4000
 """Metric of our unreachable routes: below any that carries."""
+
+# linux/sockios.h, linux/ethtool.h, linux/if.h
+_SIOCETHTOOL: Final = 0x8946
+_ETHTOOL_GLINK: Final = 0x0000000A
+_IFNAMSIZ: Final = 16
+_IFREQ: Final = 40
 
 
 class DeviceBusy(Exception):
@@ -81,8 +91,22 @@ def attach(name: str, *, large: bool = True) -> Tun:
 
 
 def set_carrier(fd: int, *, up: bool) -> None:
-    """Tell the kernel whether the tunnel carries."""
+    """Tell the kernel whether the tunnel carries, and see to it that its routes know."""
     fcntl.ioctl(fd, _TUNSETCARRIER, struct.pack("i", up))
+    settle(fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ))[:_IFNAMSIZ].partition(b"\0")[0])
+
+
+def settle(name: bytes) -> None:
+    """Have a change of carrier take effect now; a device that is not there is no error.
+
+    The kernel tells the routing table of it at most once a second, all devices together (net/core/link_watch.c), and
+    packets that come meanwhile vanish. Asking for the link's state brings that device's turn forward, from Linux 6.8 on
+    (linkwatch_sync_dev in ethtool_op_get_link).
+    """
+    value = ctypes.create_string_buffer(struct.pack("II", _ETHTOOL_GLINK, 0))
+    request = struct.pack("16sP", name, ctypes.addressof(value)).ljust(_IFREQ, b"\0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        fcntl.ioctl(sock, _SIOCETHTOOL, request)
 
 
 def destroy(name: str) -> None:

@@ -8,15 +8,14 @@ move packets: the TUN's descriptor, a session's secret, connected sockets. The s
 
 `outbound` and `inbound` are the packet's two ways through here; this file is the loop around them.
 
-It ends with its parent, by PR_SET_PDEATHSIG and by the end of the socket pair: a TUN that an orphan holds is busy.
+It ends with its parent, by the end of the socket pair: a TUN that an orphan holds is busy. A parent that was killed
+leaves it just the time to take the carrier away, so that what comes from then on is answered and not swallowed.
 """
 
 from __future__ import annotations
 
 import base64
-import ctypes
 import json
-import os
 import select
 import signal
 import socket
@@ -34,7 +33,6 @@ from .liveness import Liveness
 from .outbound import DeviceBroke, Outbound
 from .stream import Closed, Stream
 
-_PR_SET_PDEATHSIG: Final = 1
 _MESSAGE: Final = 16 << 10
 _REPORT_EVERY: Final = 1.0
 SILENCE: Final = "nothing came back through the tunnel for 3 seconds"
@@ -80,6 +78,7 @@ class Worker:
     def _obey(self, _events: int) -> None:
         data, fds, _, _ = socket.recv_fds(self._parent, _MESSAGE, 1)
         if not data:
+            self._end()
             raise SystemExit(0)
         message = json.loads(data)
         self._orders[message["do"]](message, fds)
@@ -273,16 +272,8 @@ class Worker:
         self._unwatch(self._device)
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when `parent`, a pid, is gone; prctl(2), PR_SET_PDEATHSIG."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit(0)
-
-
 def main() -> None:
-    """Run as ``python -m appliance.tunnel.worker FD PARENT_PID``, started by `DataPlane` only."""
-    die_with(int(sys.argv[2]))
+    """Run as ``python -m appliance.tunnel.worker FD``, started by `DataPlane` only."""
     # The parent decides when we end; Ctrl-C in its terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Worker(socket.socket(fileno=int(sys.argv[1]))).run()
