@@ -41,6 +41,10 @@ _TURN: Final = 8
 """Times that one descriptor is read before the others have their turn."""
 
 
+class ParentGone(Exception):
+    """There is nobody to work for any more."""
+
+
 class Worker:
     """The loop and what hangs in it."""
 
@@ -64,22 +68,26 @@ class Worker:
         }
 
     def run(self) -> None:
-        """Serve until the parent is gone."""
-        while True:
-            now = time.monotonic()
-            for fd, events in self._epoll.poll(max(0.0, self._next_deadline() - now)):
-                handler = self._handlers.get(fd)
-                if handler is not None:
-                    handler(events)
-            self._keep_time(time.monotonic())
+        """Serve until the parent is gone; the device's carrier goes with it."""
+        try:
+            while True:
+                self._turn()
+        except ParentGone:
+            self._end()
+
+    def _turn(self) -> None:
+        for fd, events in self._epoll.poll(max(0.0, self._next_deadline() - time.monotonic())):
+            handler = self._handlers.get(fd)
+            if handler is not None:
+                handler(events)
+        self._keep_time(time.monotonic())
 
     # --- the parent's orders ---------------------------------------------------------------------------------------
 
     def _obey(self, _events: int) -> None:
         data, fds, _, _ = socket.recv_fds(self._parent, _MESSAGE, 1)
         if not data:
-            self._end()
-            raise SystemExit(0)
+            raise ParentGone
         message = json.loads(data)
         self._orders[message["do"]](message, fds)
 
@@ -91,7 +99,7 @@ class Worker:
         except BlockingIOError:  # a parent that does not listen loses reports, not packets
             self._counters["lost_reports"] += 1
         except OSError:
-            raise SystemExit(0) from None
+            raise ParentGone from None
 
     def _take_device(self, _message: dict[str, Any], fds: list[int]) -> None:
         self._device = fds[0]
