@@ -80,13 +80,13 @@ def _cipher(size: int) -> Iterator[Step]:
     """Sealing and opening one record, beside the library's call alone."""
     text = _length(size)
     session = keys.Session.agree(bytes(8), bytes(32), os.urandom(32))
-    plain, record = memoryview(os.urandom(size)), memoryview(bytearray(frame.LARGEST_RECORD + frame.RECORD.size))
+    plain, record = memoryview(os.urandom(size)), memoryview(bytearray(frame.LARGEST_SEALED + frame.RECORD.size))
     bare, nonce, room = AESGCM(os.urandom(32)), bytes(12), bytearray(size + frame.TAG)
     yield Step(f"AES-256-GCM alone, {text}", lambda: bare.encrypt_into(nonce, plain, None, room), size)
     sealer = keys.Sealer(session, keys.Direction.TO_SERVER, 0)
     yield Step(f"seal, {text}", lambda: sealer.seal(frame.Kind.DATA, plain, record), size)
     length = keys.Sealer(session, keys.Direction.TO_SERVER, 1).seal(frame.Kind.DATA, plain, record)
-    sealed, opened = memoryview(bytes(record[:length])), memoryview(bytearray(frame.LARGEST_RECORD))
+    sealed, opened = memoryview(bytes(record[:length])), memoryview(bytearray(frame.LARGEST_SEALED))
 
     def open_first() -> int:
         # An opener takes each counter once, so every time is a first time; making it costs a key schedule.
