@@ -163,6 +163,10 @@ class ReplayWindow:
         self.taken += 1
 
 
+_Unit = tuple[int, bytes, int, int, int]
+"""What all datagrams of a unit say alike: a `Place` without its number."""
+
+
 class _Partial:
     """A unit that is not whole yet."""
 
@@ -187,7 +191,7 @@ class Reassembly:
     PATIENCE: Final = 0.5
 
     def __init__(self) -> None:
-        self._partials: dict[tuple[int, int, int], _Partial] = {}
+        self._partials: dict[_Unit, _Partial] = {}
         self._free: list[_Partial] = []
         self.abandoned = 0
 
@@ -198,7 +202,7 @@ class Reassembly:
         """
         if len(parts) == place.length:
             return parts
-        key = (place.counter, place.length, place.size)
+        key = place[:-1]
         partial = self._partials.get(key)
         if partial is None:
             partial = self._partials[key] = self._new(now)
@@ -223,7 +227,7 @@ class Reassembly:
             self._abandon(next(iter(self._partials)))
         return self._free.pop() if self._free else _Partial()
 
-    def _abandon(self, key: tuple[int, int, int]) -> None:
+    def _abandon(self, key: _Unit) -> None:
         self._free.append(self._partials.pop(key))
         self.abandoned += 1
 

@@ -80,10 +80,12 @@ class Scene:
                 yield scene
                 task.cancel()
         finally:
-            for visit in arrived:
-                visit.close()
             server.close()
             await server.wait_closed()
+            for visit in arrived:
+                visit.close()
+                with contextlib.suppress(OSError):
+                    await visit.writer.wait_closed()
             scene.device.close()
 
     def report(self, key):
