@@ -180,7 +180,7 @@ def _parts(expressions: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     syn = 0
     for expression in expressions:
         kind, value = next(iter(expression.items()))
-        if kind == "match" and value == _SYN:
+        if kind == "match" and value in _SYN:
             syn += 1
             continue
         found = _matched(value) if kind == "match" else _verdict(kind, value)
@@ -192,11 +192,11 @@ def _parts(expressions: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return parts if syn == (parts.get("action") in {Action.CLAMP, Action.SET_MSS}) else None
 
 
-_SYN: Final = {
-    "op": "==",
-    "left": {"&": [{"payload": {"protocol": "tcp", "field": "flags"}}, ["syn", "rst"]]},
-    "right": "syn",
-}
+_FLAGS: Final = {"payload": {"protocol": "tcp", "field": "flags"}}
+# "tcp flags & (syn | rst) == syn" as nft 1.0 lists it, and as nft 1.1 does.
+_SYN: Final = tuple(
+    {"op": "==", "left": {"&": [_FLAGS, both]}, "right": "syn"} for both in (["syn", "rst"], {"|": ["syn", "rst"]})
+)
 _MSS: Final = {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": {"rt": {"key": "mtu"}}}
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from . import frame
 
-CAPACITY: Final = frame.BATCH + frame.PACKET.size + frame.LARGEST_PACKET
+CAPACITY: Final = frame.LARGEST_BATCH
 
 
 class Batch:
@@ -36,11 +36,6 @@ class Batch:
     def room(self) -> memoryview:
         """Return where the next packet goes."""
         return self.memory[self.length + frame.PACKET.size :]
-
-    @property
-    def full(self) -> bool:
-        """Return whether to start another batch."""
-        return self.length >= frame.BATCH
 
     def take(self, other: Batch, now: float) -> None:
         """Append the packets of `other`, which must fit in below `frame.BATCH`."""
@@ -85,6 +80,7 @@ class Queue:
     ALWAYS: Final = 2 * frame.BATCH
 
     def __init__(self, pool: Pool) -> None:
+        self.largest = frame.BATCH
         self._pool = pool
         self._batches: list[Batch] = []
         self._length = 0
@@ -100,11 +96,15 @@ class Queue:
         """Queue a batch: a small one joins the last that waits, if it fits, and is then free again."""
         self._length += batch.length
         last = self._batches[-1] if self._batches else None
-        if last is not None and last.length + batch.length <= frame.BATCH:
+        if last is not None and last.length + batch.length <= self.largest:
             last.take(batch, now)
             self._pool.give(batch)
         else:
             self._batches.append(batch)
+
+    def peek(self) -> Batch:
+        """Return the oldest batch, which stays."""
+        return self._batches[0]
 
     def pop(self) -> Batch:
         """Return the oldest batch; the caller gives it back to the pool."""

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from .session import MOST_CONNECTIONS, Mode
 from .token import NAME
 
 T = TypeVar("T")
@@ -26,7 +27,11 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LinkConfig:
-    """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret."""
+    """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret.
+
+    `channel`: what goes by TCP and what by UDP; `connections`: how many TCP connections the stream channel spreads its
+    flows over.
+    """
 
     name: str
     device: str
@@ -35,6 +40,8 @@ class LinkConfig:
     client: str
     key: str = field(repr=False)
     join: str = field(default="", repr=False)
+    connections: int = 4
+    channel: Mode = Mode.HYBRID
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +76,12 @@ class GtundConfig:
 
 def read_link(path: Path) -> LinkConfig:
     """Read a link's file; raise `ConfigError`."""
-    link = _section(path, _load(path), "link", LinkConfig)
+    link = _section(path, load(path), "link", LinkConfig)
     if not NAME.fullmatch(link.name):
         raise ConfigError(f"{path}: [link] name = {link.name!r}: 1 to 11 of a-z, 0-9 and -, a letter first")
     host_and_port(link.server, f"{path}: [link] server")
+    if not 1 <= link.connections <= MOST_CONNECTIONS:
+        raise ConfigError(f"{path}: [link] connections = {link.connections}: 1 to {MOST_CONNECTIONS}")
     for key, text in (("key", link.key), ("join", link.join)):
         try:
             base64.b64decode(text, validate=True)
@@ -83,7 +92,7 @@ def read_link(path: Path) -> LinkConfig:
 
 def read_gtund(path: Path) -> GtundConfig:
     """Read gtund.toml; raise `ConfigError`."""
-    tables = _load(path)
+    tables = load(path)
     server = _section(path, tables, "server", ServerConfig)
     host_and_port(server.listen, f"{path}: [server] listen")
     if server.public:
@@ -104,7 +113,8 @@ def host_and_port(text: str, where: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """Return the file's tables; raise `ConfigError`."""
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -135,6 +145,8 @@ def _convert(value: Any, kind: str, where: str) -> Any:
         match kind:
             case "str" | "bool" | "int" if type(value).__name__ == kind:
                 return value
+            case "Mode":
+                return Mode(value)
             case "IPv4Network":
                 return IPv4Network(value)
             case "IPv4Address":

@@ -23,6 +23,7 @@ class Traffic:
 
     rtt: float | None = None
     counters: dict[str, int] = field(default_factory=dict)
+    channels: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,22 @@ class Alive:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """One of a session's data connections ended; others carry on."""
+
+    session_id: bytes
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Roamed:
+    """An authentic datagram came from this address (as `socket` spells it): the peer is there now."""
+
+    session_id: bytes
+    address: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Over:
     """A session ended in the data plane."""
 
@@ -40,7 +57,7 @@ class Over:
     why: str
 
 
-Report = Alive | Over
+Report = Alive | Lost | Roamed | Over
 
 
 class WorkerDied(Exception):
@@ -65,7 +82,7 @@ class DataPlane:
         try:
             fd = self._theirs.fileno()
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"{__package__}.worker", str(fd), str(os.getpid()), pass_fds=(fd,)
+                sys.executable, "-m", f"{__package__}.worker", str(fd), pass_fds=(fd,)
             )
             self._theirs.close()
             self._order({"do": "device"}, [device.fd])
@@ -74,7 +91,7 @@ class DataPlane:
             os.close(device.fd)
         asyncio.get_running_loop().add_reader(self._socket, self._listen)
 
-    def begin(self, session: keys.Session, role: str, sources: Sequence[str]) -> None:
+    def begin(self, session: keys.Session, role: str, sources: Sequence[str], connections: int, mode: str) -> None:
         """Start a session in which the peer may send from `sources` (CIDRs; none: anywhere). It ends the last."""
         for old in tuple(self._inboxes):
             self._deliver(Over(old, "a newer session began"))
@@ -87,13 +104,24 @@ class DataPlane:
                 "secret": secret,
                 "role": role,
                 "sources": list(sources),
+                "connections": connections,
+                "mode": mode,
             }
         )
 
     def connect(self, number: int, sock: socket.socket) -> None:
-        """Hand over a connected socket as the session's data connection; ours is closed."""
+        """Hand over a connected socket as one of the session's data connections; ours is closed."""
         self._order({"do": "connection", "connection": number}, [sock.fileno()])
         sock.close()
+
+    def connect_datagram(self, sock: socket.socket) -> None:
+        """Hand over a connected UDP socket as the session's datagram channel; ours is closed."""
+        self._order({"do": "datagram"}, [sock.fileno()])
+        sock.close()
+
+    def stray(self, datagram: bytes, address: tuple[str | int, ...]) -> None:
+        """Have a datagram looked at that came from an unknown address; `Roamed` is the answer if it is authentic."""
+        self._order({"do": "stray", "datagram": base64.b64encode(datagram).decode(), "address": address})
 
     def end(self) -> None:
         """End the session: the device loses its carrier."""
@@ -123,17 +151,22 @@ class DataPlane:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self._socket)
+            tun.settle(self.device.encode())
             self.died = True
             for inbox in self._inboxes.values():
                 inbox.put_nowait(None)
             return
-        message = json.loads(data)
-        if message["is"] == "counters":
-            self.traffic = Traffic(message["rtt"], message["counters"])
-        elif message["is"] == "alive":
-            self._deliver(Alive(bytes.fromhex(message["session"])))
-        else:
-            self._deliver(Over(bytes.fromhex(message["session"]), message["why"]))
+        match json.loads(data):
+            case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
+                self.traffic = Traffic(rtt, counters, channels)
+            case {"is": "alive", "session": session}:
+                self._deliver(Alive(bytes.fromhex(session)))
+            case {"is": "lost", "session": session, "connection": number}:
+                self._deliver(Lost(bytes.fromhex(session), number))
+            case {"is": "roamed", "session": session, "address": address}:
+                self._deliver(Roamed(bytes.fromhex(session), tuple(address)))
+            case {"is": "over", "session": session, "why": why}:
+                self._deliver(Over(bytes.fromhex(session), why))
 
     def _deliver(self, report: Report) -> None:
         if (inbox := self._inboxes.get(report.session_id)) is not None:

@@ -36,12 +36,15 @@ PREFACE_MAGIC: Final = b"nhd1"
 """One port serves both: TLS begins with 0x16 (RFC 8446, section 5.1), a data connection with this."""
 
 BATCH: Final = 1 << 16
-"""Bytes of packets after which a batch is closed."""
+"""Bytes that a batch of several packets holds at most."""
 
 LARGEST_PACKET: Final = 65_535 + 40
 """An IPv6 packet counts its 40-byte header beside the 16-bit length (RFC 8200, section 3)."""
 
-LARGEST_RECORD: Final = BATCH + PACKET.size + LARGEST_PACKET + TAG
+LARGEST_BATCH: Final = PACKET.size + LARGEST_PACKET
+"""A batch holds either several packets or one of any size."""
+
+LARGEST_SEALED: Final = LARGEST_BATCH + TAG
 
 BEFORE_AUTH: Final = 4 << 10
 AFTER_AUTH: Final = 64 << 10
@@ -66,7 +69,7 @@ class Kind(IntEnum):
 class Header(NamedTuple):
     """A record's header, as read."""
 
-    kind: Kind
+    kind: int
     connection: int
     epoch: int
     counter: int
@@ -76,9 +79,9 @@ class Header(NamedTuple):
 def read_header(data: memoryview | bytes, offset: int = 0) -> Header:
     """Read a record's header; raise `RemoteProtocolError` when it cannot be one."""
     version, kind, connection, epoch, counter, length = RECORD.unpack_from(data, offset)
-    if version != VERSION or kind > Kind.ECHO or not TAG <= length <= LARGEST_RECORD:
+    if version != VERSION or kind > Kind.ECHO or not TAG <= length <= LARGEST_SEALED:
         raise RemoteProtocolError("not a record")
-    return Header(Kind(kind), connection, epoch, counter, length)
+    return Header(kind, connection, epoch, counter, length)
 
 
 def packets(batch: memoryview) -> Iterator[tuple[int, int, memoryview]]:

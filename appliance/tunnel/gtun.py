@@ -19,16 +19,17 @@ import socket
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Final, NoReturn
 
 from . import config, frame, identity, keys, report, tun, watch
 from .backoff import Backoff
-from .dataplane import DataPlane, Over, WorkerDied
+from .dataplane import DataPlane, Lost, Over, WorkerDied
+from .legacy.client import Client
+from .legacy.config import read_client
 from .race import first, hang_up
-from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Role, Welcome
+from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Role, Welcome
+from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")
 
@@ -37,35 +38,6 @@ PATIENCE: Final = 10.0
 
 _READ: Final = 16 << 10
 _TCP_USER_TIMEOUT_MS: Final = 10_000
-
-
-class State(Enum):
-    """What the link is doing."""
-
-    CONNECTING = "connecting"
-    UP = "up"
-    DOWN = "down"
-
-
-class LinkDown(Exception):
-    """The attempt failed or the session ended. `code` is for machines, the message for people."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-@dataclass(slots=True)
-class Standing:
-    """What the control socket tells. Times are seconds since the epoch."""
-
-    state: State
-    since: float
-    code: str | None = None
-    reason: str | None = None
-    address: str | None = None
-    peer: str | None = None
-    retry_at: float | None = None
 
 
 class Gtun:
@@ -93,7 +65,7 @@ class Gtun:
                     # Somebody deleted the device, most likely. It is made anew here: starting afresh takes longer.
                     delay = self._backoff.failed()
                     log.warning("link %s: %s; the device is opened again in %.1f s", self._link.name, error, delay)
-                    self._stand(State.DOWN, code="device", reason=str(error), retry_at=time.time() + delay)
+                    self._standing.become(State.DOWN, code="device", reason=str(error), retry_at=time.time() + delay)
                     await self._close_plane()
                     self._plane = DataPlane(self._link.device)
                     await asyncio.sleep(delay)
@@ -118,6 +90,7 @@ class Gtun:
             "since": standing.since,
             "retry_at": standing.retry_at,
             "rtt_ms": round(traffic.rtt * 1000, 3) if up and traffic.rtt is not None else None,
+            "channels": traffic.channels if up else {},
             "counters": {**traffic.counters, **self._repaired},
         }
 
@@ -144,11 +117,12 @@ class Gtun:
         except frame.RemoteProtocolError as error:
             failure = LinkDown("protocol", f"{self._link.server} does not speak our protocol: {error}")
         except OSError as error:
-            failure = LinkDown("unreachable", f"{self._link.server} cannot be reached: {error.strerror or error}")
+            why = os.strerror(error.errno) if error.errno else str(error)
+            failure = LinkDown("unreachable", f"{self._link.server} cannot be reached: {why}")
         self._plane.end()
         delay = self._backoff.failed()
         log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
-        self._stand(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
+        self._standing.become(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
         await asyncio.sleep(delay)
 
     async def _session(self) -> NoReturn:
@@ -162,15 +136,17 @@ class Gtun:
                 conversation = Conversation(Role.CLIENT)
                 welcome, session = await self._handshake(conversation, reader, writer)
                 self._take_lease(welcome)
-                self._plane.begin(session, "client", [])
-                self._plane.connect(0, await _open_data(writer, session))
+                self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
+                if self._link.channel is not Mode.STREAM:
+                    self._plane.connect_datagram(_open_datagram(writer))
+                self._plane.connect(0, await _open_data(writer, session, 0))
                 await self._alive(session)
                 patience.reschedule(None)
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
-                self._stand(State.UP)
+                self._standing.become(State.UP)
                 raise await first(
-                    _control_over(conversation, reader), _data_over(self._plane, session), self._device_lost(welcome)
+                    _control_over(conversation, reader), self._data_over(session, writer), self._device_lost(welcome)
                 )
             finally:
                 hang_up(writer)
@@ -180,7 +156,9 @@ class Gtun:
     ) -> tuple[Welcome, keys.Session]:
         ours = os.urandom(keys.RANDOM)
         key, join = base64.b64decode(self._link.key), base64.b64decode(self._link.join)
-        conversation.hello(Hello(VERSIONS, self._link.client, key, join, ours))
+        conversation.hello(
+            Hello(VERSIONS, self._link.client, key, join, ours, self._link.connections, self._link.channel)
+        )
         writer.write(conversation.to_send())
         match await _next_event(conversation, reader):
             case Welcome() as welcome:
@@ -220,17 +198,28 @@ class Gtun:
             return LinkDown("device", f"the kernel tells no changes of {self._link.device}: {error.strerror}")
         return LinkDown("device", "the kernel tells no changes any more")  # never: they do not end
 
+    async def _data_over(self, session: keys.Session, control: asyncio.StreamWriter) -> LinkDown | WorkerDied:
+        """Open the other data connections, and a new one for each that ends; return why the session ended."""
+        try:
+            for number in range(1, self._link.connections):
+                self._plane.connect(number, await _open_data(control, session, number))
+            while True:
+                match await self._plane.report(session.session_id):
+                    case Over(_, why):
+                        return LinkDown("gone", why)
+                    case Lost(_, number):
+                        number += self._link.connections
+                        async with asyncio.timeout(PATIENCE):
+                            self._plane.connect(number, await _open_data(control, session, number))
+        except WorkerDied as error:
+            return error
+        except OSError as error:
+            return LinkDown("gone", f"a data connection cannot be opened: {error.strerror or error}")
+
     async def _alive(self, session: keys.Session) -> None:
         match await self._plane.report(session.session_id):
             case Over(_, why):
                 raise LinkDown("gone", why)
-
-    def _stand(
-        self, state: State, *, code: str | None = None, reason: str | None = None, retry_at: float | None = None
-    ) -> None:
-        before = self._standing
-        since = before.since if before.state is state else time.time()
-        self._standing = Standing(state, since, code, reason, before.address, before.peer, retry_at)
 
 
 async def _next_event(conversation: Conversation, reader: asyncio.StreamReader) -> Event:
@@ -256,18 +245,7 @@ async def _control_over(conversation: Conversation, reader: asyncio.StreamReader
         return LinkDown("gone", f"the control connection broke: {error}")
 
 
-async def _data_over(plane: DataPlane, session: keys.Session) -> LinkDown | WorkerDied:
-    """Return why the session ended, as the data plane tells it."""
-    try:
-        while True:
-            match await plane.report(session.session_id):
-                case Over(_, why):
-                    return LinkDown("gone", why)
-    except WorkerDied as error:
-        return error
-
-
-async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> socket.socket:
+async def _open_data(control: asyncio.StreamWriter, session: keys.Session, number: int) -> socket.socket:
     """Connect once more to where the control channel ended up, and show that it is us."""
     peer = control.get_extra_info("peername")
     sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_STREAM)
@@ -276,7 +254,7 @@ async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> so
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, peer)
-        preface = frame.PREFACE.pack(frame.PREFACE_MAGIC, session.session_id, 0, session.proof(0))
+        preface = frame.PREFACE.pack(frame.PREFACE_MAGIC, session.session_id, number, session.proof(number))
         await loop.sock_sendall(sock, preface)
     except BaseException:
         sock.close()
@@ -284,24 +262,34 @@ async def _open_data(control: asyncio.StreamWriter, session: keys.Session) -> so
     return sock
 
 
-async def _serve(link: config.LinkConfig, control: Path | None) -> None:
+def _open_datagram(control: asyncio.StreamWriter) -> socket.socket:
+    """Return a UDP socket connected to where the control channel ended up."""
+    peer = control.get_extra_info("peername")
+    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(peer)
+    return sock
+
+
+async def _serve(link: Gtun | Client, control: Path | None) -> None:
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
     with contextlib.suppress(asyncio.CancelledError):
-        await Gtun(link).run(control)
+        await link.run(control)
 
 
 def main() -> None:
-    """Run ``gtun --config FILE``."""
+    """Run ``gtun --config FILE`` or ``gtun --legacy FILE``."""
     parser = argparse.ArgumentParser(prog="gtun", description="Keep one link to a gtund.")
-    parser.add_argument("--config", type=Path, required=True, help="the link's TOML file")
+    file = parser.add_mutually_exclusive_group(required=True)
+    file.add_argument("--config", type=Path, help="the link's TOML file")
+    file.add_argument("--legacy", type=Path, help="a TOML file of gtun 2.0.2: speak its protocol, NOT ENCRYPTED")
     parser.add_argument("--control", type=Path, help="Unix socket that tells the link's state")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(name)s: %(message)s")
     try:
-        link = config.read_link(options.config)
+        link = Gtun(config.read_link(options.config)) if options.config else Client(read_client(options.legacy))
     except config.ConfigError as error:
         parser.exit(2, f"gtun: {error}\n")
     try:

@@ -1,4 +1,4 @@
-"""gtund: the server's end. `gtund run` serves, `gtund client` says who may come in.
+"""gtund: the server's end. `gtund run` serves, `gtund client` says who may come in, `gtund legacy` is for migration.
 
 It forwards between its clients and the prefixes that it serves, and masquerades towards those unless told not to, so
 that nothing behind it needs a route to the tunnel's addresses.
@@ -16,16 +16,21 @@ import signal
 import socket
 import sys
 import time
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
 
 from . import clients, config, identity, nat, report, token, tun
+from .legacy import server as legacy
+from .legacy.config import read_server
 from .server import Server, device_of
+from .strays import Strays
 
 log = logging.getLogger("gtund")
 
 _BACKLOG: Final = 256
 _DEFAULT: Final = Path("/etc/nexthop/gtund.toml")
+_RUN: Final = Path("/run/gtund")
 
 
 class Unusable(Exception):
@@ -46,7 +51,7 @@ async def serve(settings: config.GtundConfig) -> None:
     nat.forward_packets()
     tun.forbid(tunnel.subnet)
     listener = listen(settings.server.listen)
-    server = Server(registry(settings), tunnel, tls)
+    server = Server(registry(settings), tunnel, tls, Strays(listener.family, listener.getsockname()))
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
@@ -105,6 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("run", parents=[common], help="serve")
     verbs.add_parser("purge", parents=[common], help="remove our rules and devices from this machine's kernel")
+    old = verbs.add_parser("legacy", help="serve clients of gtun 2.0.2, NOT ENCRYPTED, from its own TOML file")
+    old.add_argument("--config", type=Path, required=True, help="gtund.toml of gtun 2.0.2")
+    task = old.add_mutually_exclusive_group(required=True)
+    task.add_argument("--serve", type=IPv4Network, nargs="+", metavar="CIDR", help="what clients reach")
+    old.add_argument("--no-snat", action="store_true", help="do not masquerade towards what is served")
+    old.add_argument("--run", type=Path, default=_RUN, help="directory of the control socket; default: %(default)s")
+    task.add_argument("--purge", action="store_true", help="remove its rules and device from this machine's kernel")
+    old.add_argument("--verbose", action="store_true")
     client = verbs.add_parser("client", help="who may come in").add_subparsers(dest="noun", required=True)
     for verb, text in (("add", "register a client and print its join token"), ("rm", "forget a client")):
         client.add_parser(verb, parents=[common], help=text).add_argument("name")
@@ -113,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _carry_out(options: argparse.Namespace) -> None:
+    if options.verb == "legacy":
+        _carry_out_legacy(options)
+        return
     settings = config.read_gtund(options.config)
     match options.verb, getattr(options, "noun", None):
         case "run", _:
@@ -131,6 +147,14 @@ def _carry_out(options: argparse.Namespace) -> None:
             sys.stdout.write(json.dumps(found, indent=2) + "\n" if options.json else _table(found))
 
 
+def _carry_out_legacy(options: argparse.Namespace) -> None:
+    settings = read_server(options.config)
+    if options.purge:
+        legacy.purge(settings)
+    else:
+        asyncio.run(legacy.serve(settings, tuple(options.serve), snat=not options.no_snat, run=options.run))
+
+
 def _table(found: list[dict[str, object]]) -> str:
     rows = [("NAME", "ADDRESS", "STATE")]
     for client in found:
@@ -140,7 +164,7 @@ def _table(found: list[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    """Run ``gtund run|client|purge``."""
+    """Run ``gtund run|client|purge|legacy``."""
     options = _parser().parse_args()
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(name)s: %(message)s")
     try:

@@ -19,7 +19,8 @@ _GAIN: Final = 1 / 8
 class Liveness:
     """One session's probes."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, every: float = EVERY) -> None:
+        self._every = every
         self.alive = False
         self.rtt: float | None = None
         self._heard = now
@@ -29,11 +30,15 @@ class Liveness:
         """Return when `due` or `dead` will next have something to say."""
         return min(self._next, self._heard + DEAD_AFTER)
 
+    def next_probe(self) -> float:
+        """Return when `due` will next have something to say, whether the session lives or not."""
+        return self._next
+
     def due(self, now: float) -> bytes | None:
         """Return a probe to send, if it is time for one."""
         if now < self._next:
             return None
-        self._next = now + EVERY
+        self._next = now + self._every
         return _STAMP.pack(now)
 
     def echoed(self, payload: bytes, now: float) -> None:
@@ -50,4 +55,8 @@ class Liveness:
 
     def dead(self, now: float) -> bool:
         """Return whether the session has been silent for too long."""
-        return now - self._heard >= DEAD_AFTER
+        return self.silence(now) >= DEAD_AFTER
+
+    def silence(self, now: float) -> float:
+        """Return for how many seconds nothing came back."""
+        return now - self._heard

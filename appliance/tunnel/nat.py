@@ -29,11 +29,15 @@ table {table} {{
         iifname "{devices}" icmp type echo-request ip daddr {gateway} accept
         iifname "{devices}" counter drop comment "clients do not reach this machine"
     }}
+    chain output {{
+        type filter hook output priority filter - 10; policy accept;
+        oifname "{devices}" icmp type redirect drop comment "clients that share a device talk to each other through us"
+    }}
     chain forward {{
         type filter hook forward priority filter - 10; policy accept;
         oifname "{devices}" ct state invalid counter drop comment "it would leave without translation"
         iifname "{devices}" oifname "{devices}" accept
-        iifname "{devices}" ip daddr != @served ct state new counter drop comment "not served"
+        iifname "{devices}" ip daddr != @served ct state != {{ established, related }} counter drop comment "not served"
         iifname "{devices}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
         oifname "{devices}" tcp flags syn / syn,rst tcp option maxseg size set rt mtu
     }}
@@ -49,14 +53,22 @@ class FirewallRefused(Exception):
     """The rules could not be set; the message says why."""
 
 
-def render(subnet: IPv4Network, gateway: str, served: tuple[IPv4Network, ...], *, snat: bool) -> str:
-    """Return the whole rule set as text for ``nft -f``."""
+def render(
+    subnet: IPv4Network,
+    gateway: str,
+    served: tuple[IPv4Network, ...],
+    *,
+    snat: bool,
+    table: str = TABLE,
+    devices: str = DEVICES,
+) -> str:
+    """Return the whole rule set as text for ``nft -f``; `devices` is a name, or a pattern that ends in ``*``."""
     return _RULES.format(
-        table=TABLE,
-        devices=DEVICES,
+        table=table,
+        devices=devices,
         gateway=gateway,
         served=", ".join(str(network) for network in served),
-        masquerade=f'ip saddr {subnet} ip daddr @served oifname != "{DEVICES}" masquerade' if snat else "",
+        masquerade=f'ip saddr {subnet} ip daddr @served oifname != "{devices}" masquerade' if snat else "",
     )
 
 
@@ -70,9 +82,9 @@ def apply(rules: str) -> None:
         raise FirewallRefused(f"nft refused the rules: {done.stderr.strip()}")
 
 
-def remove() -> None:
+def remove(table: str = TABLE) -> None:
     """Remove our table; none there is no error."""
-    subprocess.run(["nft", "delete", "table", *TABLE.split()], check=False, capture_output=True)
+    subprocess.run(["nft", "delete", "table", *table.split()], check=False, capture_output=True)
 
 
 def forward_packets() -> None:

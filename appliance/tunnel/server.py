@@ -22,10 +22,11 @@ from typing import Final
 from . import frame, keys, tun
 from .clients import Client, Registry, UnknownClient
 from .config import TunnelConfig
-from .dataplane import DataPlane, Over, WorkerDied
+from .dataplane import DataPlane, Over, Roamed, WorkerDied
 from .gate import PATIENCE, Gate
 from .race import first, hang_up
 from .session import Conversation, Goodbye, Hello, Refusal, Role, Welcome, choose_version
+from .strays import Strays
 
 log = logging.getLogger("gtund")
 
@@ -57,8 +58,8 @@ class Served:
 class Server:
     """All clients of this gtund."""
 
-    def __init__(self, registry: Registry, tunnel: TunnelConfig, tls: ssl.SSLContext) -> None:
-        self._registry, self._tunnel, self._tls = registry, tunnel, tls
+    def __init__(self, registry: Registry, tunnel: TunnelConfig, tls: ssl.SSLContext, strays: Strays) -> None:
+        self._registry, self._tunnel, self._tls, self._strays = registry, tunnel, tls, strays
         self._gate = Gate()
         self._planes: dict[str, DataPlane] = {}
         self._opening: dict[str, asyncio.Lock] = {}
@@ -68,8 +69,9 @@ class Server:
         """Accept until cancelled; `listener` is bound, listening and non-blocking."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.TaskGroup() as group:
+            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 group.create_task(self._cut_removed())
+                stack.enter_context(self._strays.watched(self._hand_on))
                 while True:
                     sock, address = await loop.sock_accept(listener)
                     if self._gate.enter(address[0]):
@@ -113,6 +115,15 @@ class Server:
             except Exception:
                 log.exception("a connection from %s met a mistake of ours", source)
 
+    def _hand_on(self, session_id: bytes, datagram: bytes, address: tuple[str | int, ...]) -> None:
+        served = self._session(session_id)
+        if served is not None:
+            with contextlib.suppress(WorkerDied):
+                served.plane.stray(datagram, address)
+
+    def _session(self, session_id: bytes) -> Served | None:
+        return next((served for served in self.served.values() if served.session.session_id == session_id), None)
+
     # --- data connections ------------------------------------------------------------------------------------------
 
     async def _take_data(self, sock: socket.socket) -> None:
@@ -120,7 +131,7 @@ class Server:
             async with asyncio.timeout(PATIENCE):
                 preface = await _read_exactly(sock, frame.PREFACE.size)
             magic, session_id, number, proof = frame.PREFACE.unpack(preface)
-            served = next((one for one in self.served.values() if one.session.session_id == session_id), None)
+            served = self._session(session_id)
             if magic != frame.PREFACE_MAGIC or served is None:
                 raise frame.RemoteProtocolError("a data connection of no session")
             if not hmac.compare_digest(served.session.proof(number), proof) or number in served.connections:
@@ -187,7 +198,7 @@ class Server:
                 old.end(Refusal.REPLACED, "the same client opened a newer session")
             session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
             session = keys.Session.agree(session_id, hello.random, ours)
-            plane.begin(session, "server", [f"{client.address}/32"])
+            plane.begin(session, "server", [f"{client.address}/32"], hello.connections, hello.mode.value)
             served = Served(client, session, plane, conversation, writer, source)
             self.served[client.name] = served
         lease = IPv4Interface(f"{client.address}/{self._tunnel.subnet.prefixlen}")
@@ -207,8 +218,19 @@ class Server:
         """Return why the session ended: by the client's word, its line, or silence in the tunnel."""
         return await first(
             _control_over(served.conversation, reader),
-            _data_over(served.plane, served.session.session_id),
+            self._data_over(served),
         )
+
+    async def _data_over(self, served: Served) -> str:
+        try:
+            while True:
+                match await served.plane.report(served.session.session_id):
+                    case Over(_, why):
+                        return why
+                    case Roamed(_, address):
+                        served.plane.connect_datagram(self._strays.connected(address))
+        except (WorkerDied, OSError) as error:
+            return str(error)
 
     async def _plane(self, client: Client) -> DataPlane:
         """Return the client's data plane, started at its first session and kept from then on."""
@@ -265,16 +287,6 @@ async def _control_over(conversation: Conversation, reader: asyncio.StreamReader
     except (OSError, frame.RemoteProtocolError) as error:
         return f"its control connection broke: {error}"
     return "it closed the control connection"
-
-
-async def _data_over(plane: DataPlane, session_id: bytes) -> str:
-    try:
-        while True:
-            match await plane.report(session_id):
-                case Over(_, why):
-                    return why
-    except WorkerDied as error:
-        return str(error)
 
 
 async def _first_byte(sock: socket.socket) -> bytes:

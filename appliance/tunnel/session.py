@@ -27,12 +27,23 @@ from . import frame, keys
 
 VERSIONS: Final = (1,)
 
+MOST_CONNECTIONS: Final = 16
+"""Data connections of one session at a time."""
+
 
 class Role(Enum):
     """Which end this is."""
 
     CLIENT = "client"
     SERVER = "server"
+
+
+class Mode(Enum):
+    """What goes by which channel: see `channels`. The values are on the wire and in link files."""
+
+    STREAM = "stream"
+    DATAGRAM = "datagram"
+    HYBRID = "hybrid"
 
 
 class State(Enum):
@@ -68,13 +79,18 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A client asks to come in. `key` is its own secret; `join` the token's, while it has not been spent."""
+    """A client asks to come in. `key` is its own secret; `join` the token's, while it has not been spent.
+
+    `connections`: how many data connections it will keep; `mode`: what it wants to go by which channel (`Mode`).
+    """
 
     versions: tuple[int, ...]
     name: str
     key: bytes = field(repr=False)
     join: bytes = field(repr=False)
     random: bytes = field(repr=False)
+    connections: int = 1
+    mode: Mode = Mode.HYBRID
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,8 @@ class Conversation:
             key=_text(hello.key),
             join=_text(hello.join),
             random=_text(hello.random),
+            connections=hello.connections,
+            mode=hello.mode.value,
         )
         self._decoder.limit = frame.AFTER_AUTH  # the server's key was checked before this
 
@@ -191,10 +209,11 @@ def _read_hello(message: frame.Message) -> Hello:
     name, versions = message["name"], message["versions"]
     if not isinstance(name, str) or not all(isinstance(version, int) for version in versions):
         raise TypeError
-    random = _bytes(message["random"])
-    if len(random) != keys.RANDOM:
+    random, connections = _bytes(message["random"]), message["connections"]
+    if len(random) != keys.RANDOM or not 1 <= connections <= MOST_CONNECTIONS:
         raise ValueError
-    return Hello(tuple(versions), name, _bytes(message["key"]), _bytes(message["join"]), random)
+    key, join, mode = _bytes(message["key"]), _bytes(message["join"]), Mode(message["mode"])
+    return Hello(tuple(versions), name, key, join, random, int(connections), mode)
 
 
 def _read_welcome(message: frame.Message) -> Welcome:

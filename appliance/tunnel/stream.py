@@ -7,6 +7,7 @@ so a batch is sealed when the line can take it, and our own queue sees how long 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections import deque
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from typing import Final
 
 from . import frame, keys
 from .buffers import Pool, Queue
+from .liveness import Liveness
 
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
 _UNSENT: Final = 128 << 10
-_RECEIVE: Final = 4 * frame.LARGEST_RECORD
+_RECORD: Final = frame.RECORD.size + frame.LARGEST_SEALED
+_RECEIVE: Final = 8 * _RECORD
 
 
 class Closed(Exception):
@@ -27,22 +30,27 @@ class Closed(Exception):
 class Stream:
     """A data connection, after its preface has been exchanged."""
 
-    def __init__(self, sock: socket.socket, sealer: keys.Sealer, opener: keys.Opener, pool: Pool) -> None:
+    def __init__(
+        self, sock: socket.socket, sealer: keys.Sealer, opener: keys.Opener, pool: Pool, liveness: Liveness
+    ) -> None:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT)
         with contextlib.suppress(OSError):  # where the kernel has no BBR, or keeps it from us, its default serves
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
-        self.sock = sock
+        self._sock = sock
+        self.fd = sock.fileno()
         self.queue = Queue(pool)
+        self.liveness = liveness
+        self._waiting = False
         self._pool = pool
         self._sealer, self._opener = sealer, opener
         self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
-        self._record = memoryview(bytearray(frame.LARGEST_RECORD + frame.RECORD.size))
+        self._record = memoryview(bytearray(_RECORD))
         self._unsent = self._record[:0]
         self._received = memoryview(bytearray(_RECEIVE))
         self._start = self._end = 0
-        self._plain = memoryview(bytearray(frame.LARGEST_RECORD))
+        self._plain = memoryview(bytearray(frame.LARGEST_SEALED))
 
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits."""
@@ -54,12 +62,22 @@ class Stream:
             if not len(self._unsent) and not self._seal_next():
                 return True
             try:
-                sent = self.sock.send(self._unsent)
+                sent = self._sock.send(self._unsent)
             except BlockingIOError:
                 return False
             except OSError as error:
                 raise Closed(f"the data connection broke: {error.strerror}") from None
             self._unsent = self._unsent[sent:]
+
+    def echoed(self, payload: bytes, now: float) -> None:
+        """Take an echo."""
+        self.liveness.echoed(payload, now)
+
+    def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
+        """Have the loop woken, or not, when the connection takes bytes again."""
+        if wanted != self._waiting:
+            self._waiting = wanted
+            epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
     def _seal_next(self) -> bool:
         if self._urgent:
@@ -74,13 +92,13 @@ class Stream:
         self._pool.give(batch)
         return True
 
-    def receive(self) -> Iterator[tuple[frame.Kind, memoryview]]:
+    def receive(self) -> Iterator[tuple[int, memoryview]]:
         """Read once and yield what was sealed in each whole record: it is borrowed until the next one is asked for.
 
         Raise `Closed` at its end, also when a record is not the peer's: there is no resuming a stream.
         """
         try:
-            count = self.sock.recv_into(self._received[self._end :])
+            count = self._sock.recv_into(self._received[self._end :])
         except BlockingIOError:
             return
         except OSError as error:
@@ -94,7 +112,7 @@ class Stream:
             raise Closed(f"the data connection carried {error}") from None
         self._keep_rest()
 
-    def _open_whole(self) -> Iterator[tuple[frame.Kind, memoryview]]:
+    def _open_whole(self) -> Iterator[tuple[int, memoryview]]:
         while self._end - self._start >= frame.RECORD.size:
             header = frame.read_header(self._received, self._start)
             stop = self._start + frame.RECORD.size + header.length
@@ -106,10 +124,10 @@ class Stream:
 
     def _keep_rest(self) -> None:
         rest = self._end - self._start
-        if not rest or _RECEIVE - self._end < frame.LARGEST_RECORD + frame.RECORD.size:
+        if not rest or _RECEIVE - self._end < _RECORD:
             self._received[:rest] = self._received[self._start : self._end]
             self._start, self._end = 0, rest
 
     def close(self) -> None:
         """End it at once; what waited is lost."""
-        self.sock.close()
+        self._sock.close()

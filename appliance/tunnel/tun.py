@@ -10,6 +10,8 @@ gso_max_size is never touched: any value below 65536 makes the kernel cut every 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -18,6 +20,7 @@ import struct
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +31,7 @@ _TUNSETPERSIST: Final = 0x400454CB
 _TUNSETOFFLOAD: Final = 0x400454D0
 _TUNSETVNETHDRSZ: Final = 0x400454D8
 _TUNSETCARRIER: Final = 0x400454E2
+_TUNGETIFF: Final = 0x800454D2
 _IFF_TUN: Final = 0x0001
 _IFF_NO_CARRIER: Final = 0x0040
 _IFF_NO_PI: Final = 0x1000
@@ -35,6 +39,14 @@ _IFF_VNET_HDR: Final = 0x4000
 _TUN_F_CSUM: Final = 0x01
 _OPTIONAL: Final = {"tso4": 0x02, "tso6": 0x04, "ecn": 0x08, "uso4": 0x20, "uso6": 0x40}
 _VNET_HEADER: Final = 10
+_FORBIDDEN: Final = 4000
+"""Metric of our unreachable routes: below any that carries."""
+
+# linux/sockios.h, linux/ethtool.h, linux/if.h
+_SIOCETHTOOL: Final = 0x8946
+_ETHTOOL_GLINK: Final = 0x0000000A
+_IFNAMSIZ: Final = 16
+_IFREQ: Final = 40
 
 
 class DeviceBusy(Exception):
@@ -54,16 +66,23 @@ class Tun:
     offloads: frozenset[str]
 
 
-def attach(name: str) -> Tun:
-    """Open the persistent TUN `name`, making it if need be, without carrier; raise `DeviceBusy` or `DeviceRefused`."""
+def attach(name: str, *, large: bool = True) -> Tun:
+    """Open the persistent TUN `name`, making it if need be, without carrier; raise `DeviceBusy` or `DeviceRefused`.
+
+    Unless `large`, there are no offloads and no virtio header: each read is one packet of at most the device's MTU.
+    """
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise DeviceRefused("there is no /dev/net/tun: load the module with `modprobe tun`") from None
     try:
-        _claim(fd, name)
-        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER))
-        offloads = _probe_offloads(fd)
+        _claim(fd, name, _IFF_VNET_HDR if large else 0)
+        if large:
+            fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER))
+            offloads = _probe_offloads(fd)
+        else:
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)  # a persistent device keeps those of whoever held it before
+            offloads = frozenset()
         fcntl.ioctl(fd, _TUNSETPERSIST, 1)
         set_carrier(fd, up=False)
     except BaseException:
@@ -73,8 +92,22 @@ def attach(name: str) -> Tun:
 
 
 def set_carrier(fd: int, *, up: bool) -> None:
-    """Tell the kernel whether the tunnel carries."""
+    """Tell the kernel whether the tunnel carries, and see to it that its routes know."""
     fcntl.ioctl(fd, _TUNSETCARRIER, struct.pack("i", up))
+    settle(fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ))[:_IFNAMSIZ].partition(b"\0")[0])
+
+
+def settle(name: bytes) -> None:
+    """Have a change of carrier take effect now; a device that is not there is no error.
+
+    The kernel tells the routing table of it at most once a second, all devices together (net/core/link_watch.c), and
+    packets that come meanwhile vanish. Asking for the link's state brings that device's turn forward, from Linux 6.8 on
+    (linkwatch_sync_dev in ethtool_op_get_link).
+    """
+    value = ctypes.create_string_buffer(struct.pack("II", _ETHTOOL_GLINK, 0))
+    request = struct.pack("16sP", name, ctypes.addressof(value)).ljust(_IFREQ, b"\0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        fcntl.ioctl(sock, _SIOCETHTOOL, request)
 
 
 def destroy(name: str) -> None:
@@ -82,8 +115,8 @@ def destroy(name: str) -> None:
     subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
-def _claim(fd: int, name: str) -> None:
-    flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+def _claim(fd: int, name: str, header: int) -> None:
+    flags = _IFF_TUN | _IFF_NO_PI | header
     # Since 6.0 the device can be opened without carrier; before, the moment until `set_carrier` is a black hole.
     for extra in (_IFF_NO_CARRIER, 0):
         try:
@@ -97,7 +130,7 @@ def _claim(fd: int, name: str) -> None:
                 raise DeviceBusy(f"{name} is held by another process") from None
             if extra:
                 continue
-            raise DeviceRefused(f"{name} is there but is no TUN with a virtio header: {error.strerror}") from None
+            raise DeviceRefused(f"{name} is there but is no TUN that we can use: {error.strerror}") from None
         return
 
 
@@ -132,7 +165,8 @@ class Addressing:
 def configure(name: str, want: Addressing) -> None:
     """Give the device its address, MTU and alias, and set it up. What is already so is left alone.
 
-    The new address comes before the old one goes: with its last address a device loses its routes.
+    The new address comes before the old one goes: with its last address a device loses its routes. In the old one's
+    subnet the new one is its secondary, which goes with it, unless `promote_secondaries` is set (devinet.c).
     """
     _quiet(name)
     have = json.loads(_ip(["-json", "address", "show", "dev", name]))[0]
@@ -180,20 +214,44 @@ def _wanted(want: Addressing) -> tuple[str, str | None, int]:
     return str(want.address.ip), peer, 32 if peer else want.address.network.prefixlen
 
 
-def forbid(subnet: IPv4Network) -> None:
+def forbid(subnet: IPv4Network, metric: int = _FORBIDDEN) -> None:
     """Make packets for `subnet` that no device carries end here, instead of leaving by the default route."""
-    _ip(["route", "replace", "unreachable", str(subnet), "metric", "4000"])
+    _ip(["route", "replace", "unreachable", str(subnet), "metric", str(metric)])
 
 
-def permit(subnet: IPv4Network) -> None:
+def permit(subnet: IPv4Network, metric: int = _FORBIDDEN) -> None:
     """Take `forbid` back; not there is no error."""
-    subprocess.run(["ip", "route", "delete", "unreachable", str(subnet)], check=False, capture_output=True)
+    route = ["ip", "route", "delete", "unreachable", str(subnet), "metric", str(metric)]
+    subprocess.run(route, check=False, capture_output=True)
+
+
+def occupied(subnet: IPv4Network, ours: str, metric: int = _FORBIDDEN) -> str | None:
+    """Return what else on this machine uses addresses of `subnet`, for people; None when nothing does.
+
+    Else means: other than devices whose names match `ours`, and unreachable routes with this metric, as `forbid` makes
+    them. A route wider than `subnet` (Aliyun's images have one for 100.64.0.0/10) is no use of it.
+    """
+    for device in json.loads(_ip(["-json", "-4", "address", "show"])):
+        for info in device.get("addr_info", ()):
+            where = IPv4Interface(f"{info['local']}/{info['prefixlen']}")
+            if not fnmatchcase(device["ifname"], ours) and where.network.overlaps(subnet):
+                return f"{where} on {device['ifname']}"
+    for route in json.loads(_ip(["-json", "-4", "route", "show"])):
+        target = IPv4Network("0.0.0.0/0" if route["dst"] == "default" else route["dst"])
+        forbidden = route.get("type") == "unreachable" and route.get("metric") == metric
+        if target.subnet_of(subnet) and not forbidden and not fnmatchcase(route.get("dev", ""), ours):
+            return f"a route to {target}" + (f" by {route['dev']}" if "dev" in route else "")
+    return None
 
 
 def _quiet(name: str) -> None:
-    """Skip routes over the device while it has no carrier, and keep IPv6 from talking on its own over it."""
+    """Skip routes over the device while it has no carrier, and keep IPv6 from talking on its own over it.
+
+    And keep the other addresses of a subnet when its first one goes.
+    """
     for path, value in (
         (f"ipv4/conf/{name}/ignore_routes_with_linkdown", "1"),
+        (f"ipv4/conf/{name}/promote_secondaries", "1"),
         (f"ipv6/conf/{name}/addr_gen_mode", "1"),
     ):
         setting = Path("/proc/sys/net") / path

@@ -66,7 +66,7 @@ def rebuild(wire_shape: int, segment: int, packet: memoryview, header: bytearray
         return
     if protocol not in _CHECKSUM_AT:
         raise BadPacket("only TCP and UDP leave a checksum to others")
-    headers = transport + (_tcp_header(packet, transport) if protocol == _PROTOCOL_TCP else 8)
+    headers = transport + (tcp_header(packet, transport) if protocol == _PROTOCOL_TCP else 8)
     if headers > len(packet):
         raise BadPacket("the packet ends in its headers")
     gso = 0
@@ -108,7 +108,8 @@ def _locate_v6(packet: memoryview) -> tuple[int, int, int]:
     return 6, following, offset
 
 
-def _tcp_header(packet: memoryview, transport: int) -> int:
+def tcp_header(packet: memoryview, transport: int) -> int:
+    """Return the length of the TCP header, in bytes; raise `BadPacket` on what is none."""
     if transport + 20 > len(packet):
         raise BadPacket("too short for TCP")
     length = (packet[transport + 12] >> 4) * 4

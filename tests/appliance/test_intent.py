@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -158,7 +159,7 @@ def test_a_damaged_file_and_a_missing_directory_are_unavailable(tmp_path: Path) 
 
 def test_a_damaged_record_is_unavailable_rather_than_ignored(store: IntentStore) -> None:
     store.put(Intent(POD, "hk"))
-    with sqlite3.connect(store._path) as other:
+    with closing(sqlite3.connect(store._path)) as other, other:
         other.execute("UPDATE intent SET cidr = '10.244.0.0/160'")
     other.close()
     with pytest.raises(StoreUnavailable, match="damaged"):
@@ -178,7 +179,7 @@ def test_comes_back_when_another_process_lets_go_of_the_file(store: IntentStore)
 def test_a_newer_schema_is_left_alone(store: IntentStore) -> None:
     store.put(Intent(POD, "hk"))
     store.close()
-    with sqlite3.connect(store._path) as other:
+    with closing(sqlite3.connect(store._path)) as other, other:
         other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     other.close()
     with pytest.raises(StoreUnavailable, match="newer"):

@@ -14,13 +14,13 @@ time. Nothing is ever made in the root namespace; a cable's two ends are born wh
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import secrets
 import shutil
 import signal
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 RUN: Final = Path("/run/nexthop-lab")
 NETNS: Final = Path("/run/netns")
 XTABLES_LOCK: Final = Path("/run/xtables.lock")
+_MNT_DETACH: Final = 2  # umount2(2)
 _LOCK: Final = RUN / ".lock"
 _BEFORE: Final = RUN / ".before.json"
 
@@ -90,10 +91,11 @@ def owner(lab: str) -> Owner | None:
 
 
 def labs() -> tuple[str, ...]:
-    """Return the ids of all labs on this machine, living or dead, whether a directory or only namespaces are left."""
-    ids = {entry.name for entry in RUN.iterdir() if entry.is_dir()} if RUN.is_dir() else set()
-    ids |= {entry.name[2:6] for entry in NETNS.glob("nh????-*")}
-    return tuple(sorted(ids))
+    """Return the ids of all labs on this machine, living or dead.
+
+    A lab's directory is there before its first namespace and goes after its last: nothing is ours by its name alone.
+    """
+    return tuple(sorted(entry.name for entry in RUN.iterdir() if entry.is_dir())) if RUN.is_dir() else ()
 
 
 def reap_dead() -> tuple[str, ...]:
@@ -261,8 +263,14 @@ def _leave_no_lock() -> None:
 def _remember_before() -> None:
     """Note what the first lab found, for the last one to restore: both come into being as a by-product of our work."""
     if not _BEFORE.exists():
-        before = {"netns": NETNS.exists(), "mount": NETNS.is_mount(), "xtables": XTABLES_LOCK.exists()}
+        before = {"netns": NETNS.exists(), "mount": _mounted(NETNS), "xtables": XTABLES_LOCK.exists()}
         _BEFORE.write_text(json.dumps(before))
+
+
+def _mounted(path: Path) -> bool:
+    """Tell whether something is mounted on `path`; os.path.ismount() does not see a directory bound to itself."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4] == str(path) for line in lines)
 
 
 def _restore_before() -> None:
@@ -271,8 +279,8 @@ def _restore_before() -> None:
     except (OSError, ValueError):
         return
     if NETNS.is_dir() and not any(NETNS.iterdir()):  # somebody else's namespaces keep it as it is
-        if not before["mount"] and NETNS.is_mount():
-            subprocess.run(["umount", "--lazy", NETNS], check=False, capture_output=True)
+        if not before["mount"] and _mounted(NETNS):
+            ctypes.CDLL(None).umount2(str(NETNS).encode(), _MNT_DETACH)  # umount(8) would leave a /run/mount
         if not before["netns"]:
             with contextlib.suppress(OSError):
                 NETNS.rmdir()

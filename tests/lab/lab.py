@@ -166,13 +166,14 @@ class Lab:
         return UnitStatus(**json.loads((self.place(machine) / "status" / name).read_text()))
 
     def kill(self, machine: str, name: str, *, hold: bool = False) -> None:
-        """Kill a unit with SIGKILL; with `hold` it stays dead until `let_go`."""
+        """Kill a unit with SIGKILL and return when it is dead; with `hold` it stays so until `let_go`."""
         if hold:
             (self.place(machine) / "hold" / name).touch()
         pid = self.unit(machine, name).pid
         if pid is None:
             raise Failed(f"{name} is not running")
         os.kill(pid, signal.SIGKILL)
+        self.wait(f"{name} to die", lambda: self.unit(machine, name).pid != pid)
 
     def let_go(self, machine: str, name: str) -> None:
         """Let a held unit be started again."""

@@ -15,13 +15,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aliyunsdkcore.client import AcsClient
-
 from api import serve
 from appliance.intent import IntentStore
 from appliance.kernel import host
 from appliance.kernel.firewall import Backend
 from appliance.kernel.route import Routes
+from cloud.aliyun import Rpc
 
 if TYPE_CHECKING:
     import sqlite3
@@ -102,16 +101,15 @@ def _wrap_store() -> None:
 
 
 def _wrap_cloud() -> None:
-    ask = AcsClient.do_action_with_exception
+    answer = Rpc._answer
 
-    def asked(self: Any, request: Any) -> Any:
-        answer = ask(self, request)
-        name = request.get_action_name()
-        if not name.startswith(("Describe", "List", "Get")):
-            effect(f"cloud {name}")
-        return answer
+    def answered(self: Rpc, client: Any, request: Any, keys: Any, action: str) -> Any:
+        body = answer(self, client, request, keys, action)
+        if not action.startswith(("Describe", "List", "Get")):
+            effect(f"cloud {action}")
+        return body
 
-    AcsClient.do_action_with_exception = asked
+    Rpc._answer = answered  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

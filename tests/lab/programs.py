@@ -183,9 +183,6 @@ def appliance_units(directory: Path) -> str:
                 *(*PYTHON, "appliance.tunnel.gtun", "--verbose"),
                 *("--config", "{path}", "--control", f"{directory}/run/links/{{stem}}.sock"),
             ],
-            # The kernel tells the routing table of a lost carrier at most once a second (net/core/link_watch.c), and
-            # until then a tunnel that nobody reads swallows packets. Asking for the device makes it tell at once.
-            "after": ["ip", "link", "show", "dev", "tun-{stem}"],
         },
     }
     return json.dumps(plan, indent=1)

@@ -4,9 +4,7 @@
 file of a directory, as the image's `gtun@.service` is for every link:
 
     {"units": {"nexthopd": [...]}, "template": {"name": "gtun@{stem}", "glob": "/state/links/*.toml",
-     "argv": ["gtun", "--config", "{path}", "--control", "/run/links/{stem}.sock"], "after": ["ip", ...]}}
-
-`after` is run whenever the unit has ended, however that came about, as systemd's ExecStopPost= is.
+     "argv": ["gtun", "--config", "{path}", "--control", "/run/links/{stem}.sock"]}}
 
 A unit that ends is started again, at first after 0.1 s (systemd's own default), later and later while it keeps ending
 at once. While `DIR/hold/UNIT` exists the unit is not started, so that a test can kill it and look at what its absence
@@ -40,7 +38,6 @@ class Unit:
 
     name: str
     argv: tuple[str, ...]
-    after: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
     exit: int | None = None
@@ -53,8 +50,6 @@ class Unit:
         """Notice an end, start again when it is time, and write down what is."""
         if self.process and self.process.poll() is not None:
             self.exit, self.process = self.process.returncode, None
-            if self.after:
-                subprocess.run(self.after, stdin=subprocess.DEVNULL, capture_output=True, check=False)
             self.pause = FIRST_PAUSE if now - self.started > STEADY else min(2 * self.pause, LONGEST_PAUSE)
             self.due = now + self.pause
         if not self.process and now >= self.due and not (directory / "hold" / self.name).exists():
@@ -78,18 +73,15 @@ class Unit:
             self.written = text
 
 
-def wanted(directory: Path) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Return the command line of every unit that there should be now, and of what runs after its end."""
+def wanted(directory: Path) -> dict[str, tuple[str, ...]]:
+    """Return the command line of every unit that there should be now."""
     plan: dict[str, Any] = json.loads((directory / "units.json").read_text())
-    units: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-        name: (tuple(argv), ()) for name, argv in plan.get("units", {}).items()
-    }
+    units = {name: tuple(argv) for name, argv in plan.get("units", {}).items()}
     if template := plan.get("template"):
         glob = Path(template["glob"])
         for path in sorted(glob.parent.glob(glob.name)):
             names = {"stem": path.stem, "path": str(path)}
-            argv, after = (tuple(part.format(**names) for part in template[key]) for key in ("argv", "after"))
-            units[template["name"].format(**names)] = argv, after
+            units[template["name"].format(**names)] = tuple(part.format(**names) for part in template["argv"])
     return units
 
 
@@ -125,8 +117,8 @@ def main() -> int:
         stop(gone)
         for unit in gone:
             (directory / "status" / unit.name).unlink(missing_ok=True)
-        for name, (argv, after) in plan.items():
-            units.setdefault(name, Unit(name, argv, after)).step(directory, time.monotonic())
+        for name, argv in plan.items():
+            units.setdefault(name, Unit(name, argv)).step(directory, time.monotonic())
         if select.select([awake], [], [], TICK)[0]:
             os.read(awake, 4096)
     stop(list(units.values()))

@@ -187,6 +187,7 @@ def test_drift_is_seen_and_mended(space: Space, name: str, fault: str) -> None:
         assert firewall.read() == USUAL
 
 
+@pytest.mark.iptables
 def test_ipv6_rules_that_drift_are_seen_and_mended(space: Space) -> None:
     from appliance.kernel.choose import backend  # noqa: PLC0415
 
@@ -205,6 +206,7 @@ def test_ipv6_rules_that_drift_are_seen_and_mended(space: Space) -> None:
             assert firewall.read() == both
 
 
+@pytest.mark.iptables
 def test_without_an_ipv6_cidr_the_ipv6_tables_are_not_even_loaded(space: Space) -> None:
     from appliance.kernel.choose import backend  # noqa: PLC0415
 
@@ -213,6 +215,7 @@ def test_without_an_ipv6_cidr_the_ipv6_tables_are_not_even_loaded(space: Space) 
     assert space.sh("cat /proc/thread-self/net/ip6_tables_names") == ""
 
 
+@pytest.mark.iptables
 def test_a_chain_of_others_that_jumps_to_ours_does_not_stop_a_purge(space: Space) -> None:
     from appliance.kernel.choose import backend  # noqa: PLC0415
 
@@ -226,6 +229,7 @@ def test_a_chain_of_others_that_jumps_to_ours_does_not_stop_a_purge(space: Space
     assert "-A MINE -j DROP" in space.sh("iptables-legacy-save")
 
 
+@pytest.mark.iptables
 def test_the_lock_of_the_iptables_commands_is_respected(
     space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from appliance.kernel.choose import choose, probe
 from appliance.kernel.firewall import FirewallError, Rules, lines
 from appliance.kernel.probe import CASES
 
+from .conftest import iptables_fault
 from .test_backends import KINDS
 
 if TYPE_CHECKING:
@@ -91,3 +92,13 @@ def test_a_missing_program_is_a_text(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_a_child_that_dies_is_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert "status 1" in (probe("iptables")["any rule"] or "")
+
+
+@pytest.mark.lab
+def test_on_a_machine_where_iptables_cannot_hold_a_rule_nftables_takes_over() -> None:
+    fault = iptables_fault()
+    if fault is None:
+        pytest.skip("python-iptables holds every rule here; on Debian 13 it does not")
+    chosen = choose("iptables")
+    assert chosen.firewall.name == "nftables"
+    assert fault in (chosen.fallback_reason or "")

@@ -94,6 +94,7 @@ def test_without_masquerade_the_source_is_kept(path: Path, firewall: Backend) ->
     assert path.peer_of_a_connection() == "172.18.2.20"
 
 
+@pytest.mark.iptables
 def test_a_foreign_drop_in_iptables_does_not_reach_our_traffic(path: Path) -> None:
     from appliance.kernel.choose import backend  # noqa: PLC0415
 

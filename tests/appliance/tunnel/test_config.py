@@ -45,6 +45,7 @@ def test_gtund_has_sound_defaults(write):
         (LINK.replace(":9443", ""), "write host:port"),
         (LINK.replace("c2VjcmV0", "not base64!"), "not base64"),
         (LINK.replace('"hk"', "5"), "name must be str"),
+        (LINK + "connections = 0\n", "1 to 16"),
         ("[link", "is not TOML"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_header_is_read_or_refused(data):
     except frame.RemoteProtocolError:
         return
     assert data[0] == frame.VERSION
-    assert frame.TAG <= header.length <= frame.LARGEST_RECORD
+    assert frame.TAG <= header.length <= frame.LARGEST_SEALED
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 65535), st.binary(max_size=50)), max_size=8))

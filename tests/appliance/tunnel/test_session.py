@@ -17,7 +17,7 @@ from appliance.tunnel.session import (
     choose_version,
 )
 
-HELLO = Hello((1,), "shenzhen", b"k" * 32, b"j" * 32, b"r" * 32)
+HELLO = Hello((1,), "shenzhen", b"k" * 32, b"j" * 32, b"r" * 32, 4)
 WELCOME = Welcome(1, b"sessions", b"R" * 32, IPv4Interface("100.64.240.50/24"), IPv4Address("100.64.240.1"), 1500)
 
 

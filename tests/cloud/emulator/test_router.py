@@ -94,7 +94,8 @@ class Place:
         return self.run("ping", "-n", "-c", "1", "-W", "1", address, check=False)
 
     def reaches(self, address: str) -> bool:
-        return " 0% packet loss" in self.ping(address)
+        """Tell whether it answers, in the end: a fresh veth may take a second to carry (net/core/link_watch.c)."""
+        return any(" 0% packet loss" in self.ping(address) for _ in range(5))
 
     def hears_nothing_of(self, address: str) -> bool:
         answer = self.ping(address)

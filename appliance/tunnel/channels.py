@@ -1,0 +1,99 @@
+"""A session's channels, and which of them a packet takes. Thin only in that channels hold sockets; it touches none.
+
+    stream      every flow stays on one of the TCP connections
+    datagram    everything by UDP, as long as UDP passes
+    hybrid      TCP by stream, whose retransmissions hide the path's losses; everything else by datagram
+
+Where UDP does not pass, everything goes by stream, and back when it does. A flow's order can break only at such a
+change, or when its connection is lost.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections import Counter
+from typing import Any
+
+from . import keys
+from .allow import Sources
+from .buffers import Pool
+from .datagram import Datagram
+from .liveness import DEAD_AFTER, Liveness
+from .session import Mode
+from .stream import Stream
+
+Channel = Stream | Datagram
+
+_DATAGRAM_PROBE: float = 0.25
+"""Seconds: the datagram channel's probes also carry what shrinks units under loss."""
+
+
+class Session:
+    """What the parent said of a session, and its channels."""
+
+    def __init__(self, message: dict[str, Any], pool: Pool, counters: Counter[str], now: float) -> None:
+        self.keys = keys.Session(bytes.fromhex(message["session"]), base64.b64decode(message["secret"]))
+        client = message["role"] == "client"
+        self.direction = keys.Direction.TO_SERVER if client else keys.Direction.TO_CLIENT
+        self.sources = Sources(ipaddress.ip_network(prefix) for prefix in message["sources"])
+        self.alive = False
+        self.datagram = Datagram(self.keys, self.direction, pool, Liveness(now, _DATAGRAM_PROBE), counters)
+        self._mode = Mode(message["mode"])
+        self._slots: list[Stream | None] = [None] * message["connections"]
+        self._numbers: dict[Stream, int] = {}
+        self._connect_by = now + DEAD_AFTER
+
+    def put(self, number: int, stream: Stream) -> Stream | None:
+        """Take in a connection; return the one that it takes over from."""
+        slot = number % len(self._slots)
+        old, self._slots[slot] = self._slots[slot], stream
+        if old is not None:
+            del self._numbers[old]
+        self._numbers[stream] = number
+        return old
+
+    def remove(self, stream: Stream) -> int | None:
+        """Take out a connection; return its number, None if it is not in."""
+        number = self._numbers.pop(stream, None)
+        if number is not None:
+            self._slots[number % len(self._slots)] = None
+        return number
+
+    def streams(self) -> tuple[Stream, ...]:
+        """Return the connections that there are."""
+        return tuple(self._numbers)
+
+    def channels(self) -> tuple[Channel, ...]:
+        """Return the channels that carry."""
+        return (*self._numbers, self.datagram) if self.datagram.usable else tuple(self._numbers)
+
+    def choose(self, flow: int, tcp: bool) -> Channel | None:  # noqa: FBT001 - called for every packet
+        """Return a flow's channel: for a stream always its own slot, any other while that is missing."""
+        if self._mode is not Mode.STREAM and not (tcp and self._mode is Mode.HYBRID) and self.datagram.usable:
+            return self.datagram
+        slots = self._slots
+        return slots[flow % len(slots)] or next(iter(self._numbers), None)
+
+    def state(self) -> dict[str, object]:
+        """Return what the control socket tells of the channels."""
+        alive = [channel.liveness.rtt for channel in self.channels() if channel.liveness.rtt is not None]
+        return {
+            "rtt": min(alive, default=None),
+            "channels": {
+                "mode": self._mode.value,
+                "connections": len(self._numbers),
+                "datagram": self.datagram.state if self.datagram.usable else None,
+            },
+        }
+
+    def next_deadline(self) -> float:
+        """Return when there is something to do."""
+        deadlines = [stream.liveness.next_deadline() for stream in self._numbers]
+        if self.datagram.fd >= 0:
+            deadlines.append(self.datagram.liveness.next_probe())
+        return min(deadlines, default=self._connect_by)
+
+    def dead(self, now: float) -> bool:
+        """Return whether nothing carries, and nothing will."""
+        return not self._numbers and now >= self._connect_by and not self.datagram.usable

@@ -1,0 +1,307 @@
+"""The datagram channel: sealed units over one UDP socket. Thin: it only moves bytes.
+
+The kernel cuts and joins: UDP_SEGMENT sends many datagrams in one call, UDP_GRO receives as many (linux/udp.h). Where
+the first is refused, each datagram is a call of its own.
+
+The keys belong to the session, not to the socket: when the peer's address changes, the channel is given another socket
+and goes on counting. Errors of the socket are silence, and silence is for `Liveness` to judge: UDP that does not pass
+today may pass tomorrow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import struct
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Final
+
+from . import frame, keys, segment, unit, virtio
+from .buffers import Batch, Pool, Queue
+from .liveness import Liveness
+
+_SOL_UDP: Final = 17
+_UDP_SEGMENT: Final = 103
+_UDP_GRO: Final = 104
+_IP_MTU_DISCOVER: Final = 10
+_IP_PMTUDISC_DO: Final = 2
+_IP_MTU: Final = 14
+_IPV6_MTU_DISCOVER: Final = 23
+_IPV6_MTU: Final = 24
+_MOST_SEGMENTS: Final = 44
+"""In one send: 44 full datagrams fill the 64 KiB that an IP packet may have."""
+
+_SOCKET_BUFFER: Final = 4 << 20
+_USABLE: Final = 1.0
+"""Seconds of silence after which packets take another way; four probes have then gone unanswered."""
+
+_RENEW_AFTER: Final = 2.0
+
+_READS: Final = 8
+_MOST_RECEIVED: Final = 128
+"""Datagrams in one read; the kernel joins no more than 64 KiB of them."""
+
+_REPORT: Final = struct.Struct("!QQ")
+_PIECES: Final = 2
+"""Of one datagram, as `unit.cut` lays them out."""
+
+
+class Datagram:
+    """One session's datagram channel; without a socket until `attach`."""
+
+    def __init__(
+        self,
+        session: keys.Session,
+        direction: keys.Direction,
+        pool: Pool,
+        liveness: Liveness,
+        counters: Counter[str],
+        *,
+        mtu: int = 1500,
+        gso: bool = True,
+    ) -> None:
+        self.queue = Queue(pool)
+        self.liveness = liveness
+        self.fd = -1
+        self._sock: socket.socket | None = None
+        self._pool, self._counters, self._gso, self._mtu = pool, counters, gso, mtu
+        self._sealer = unit.Sealer(session, direction)
+        self._opener = unit.Opener(session, direction.opposite)
+        self._session_id = session.session_id
+        self._reassembly = unit.Reassembly()
+        self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
+        self._sealed = memoryview(bytearray(unit.LARGEST))
+        self._plain = memoryview(bytearray(unit.LARGEST))
+        self._part = 0
+        self._expect(mtu - 28 - unit.OVERHEAD)
+        self._sizing = unit.Sizing()
+        self._units: Iterator[memoryview] = iter(())
+        self._unsent: deque[list[bytes | memoryview]] = deque()
+        self._waiting = False
+
+    def attach(self, sock: socket.socket) -> None:
+        """Use this connected socket from now on."""
+        if self._sock is not None:
+            self._sock.close()
+        sock.settimeout(0)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        self._v6 = sock.family == socket.AF_INET6
+        if self._v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        self._sock, self.fd, self._waiting = sock, sock.fileno(), False
+        self._attached_at = time.monotonic()
+        self._set_mtu(self._mtu)
+
+    @property
+    def usable(self) -> bool:
+        """Return whether packets should go this way: a probe came back, and not long ago."""
+        return self._sock is not None and self.liveness.alive and self.liveness.silence(time.monotonic()) < _USABLE
+
+    @property
+    def state(self) -> dict[str, float | int]:
+        """Return what the control socket tells: bytes in a unit now, and the share of units lost lately."""
+        return {"unit_bytes": self._sizing.limit, "loss": round(self._sizing.loss, 4), "mtu": self._mtu}
+
+    def say(self, kind: frame.Kind, payload: bytes) -> None:
+        """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
+        if kind is frame.Kind.ECHO:
+            payload += _REPORT.pack(self._opener.window.newest + 1, self._opener.window.taken)
+        self._urgent.append((kind, payload))
+
+    def echoed(self, payload: bytes, now: float) -> None:
+        """Take an echo: the round trip, and what the peer tells of what arrived."""
+        if len(payload) <= _REPORT.size:
+            return
+        self.liveness.echoed(payload[: -_REPORT.size], now)
+        sent, taken = _REPORT.unpack(payload[-_REPORT.size :])
+        self._sizing.reported(sent, taken, now)
+        self.queue.largest = self._sizing.limit
+
+    def renewed(self, now: float) -> socket.socket | None:
+        """Return a new socket to the same peer once this one has been silent for long, None before.
+
+        A connected socket keeps the source address and port that it began with, which may be what is wrong.
+        """
+        if self._sock is None or now - self._attached_at < _RENEW_AFTER or self.usable:
+            return None
+        try:
+            sock = socket.socket(self._sock.family, socket.SOCK_DGRAM)
+            sock.connect(self._sock.getpeername())
+        except OSError:
+            return None
+        return sock
+
+    # --- out -------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> bool:
+        """Seal and send what waits; return whether nothing is left."""
+        while self._unsent or self._seal_next():
+            if not self._push():
+                return False
+        return True
+
+    def _seal_next(self) -> bool:
+        if self._urgent:
+            kind, plain = self._urgent.popleft()
+            self._seal(kind, plain)
+            return True
+        while (part := next(self._units, None)) is None:
+            if not len(self.queue):
+                return False
+            self._units = self._units_of(self.queue.pop())
+        self._seal(frame.Kind.DATA, part)
+        return True
+
+    def _units_of(self, batch: Batch) -> Iterator[memoryview]:
+        """Yield a batch in units of the size that the path bears, then let it be used again."""
+        whole = batch.memory[: batch.length]
+        yield from (whole,) if batch.length <= self._sizing.limit else _smaller(whole, self._sizing.limit)
+        self._pool.give(batch)
+
+    def _seal(self, kind: frame.Kind, plain: memoryview | bytes) -> None:
+        prefix, length = self._sealer.seal(kind, plain, self._sealed)
+        self._unsent.extend(unit.cut(prefix, self._sealed[:length], self._part, _MOST_SEGMENTS if self._gso else 1))
+
+    def _push(self) -> bool:
+        """Send the sealed unit; return False if the socket takes no more now. An error costs the unit."""
+        while self._unsent and self._sock is not None:
+            pieces = self._unsent[0]
+            try:
+                self._sock.sendmsg(pieces, self._ancillary if len(pieces) > _PIECES else ())
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                self._failed(self._sock, error)
+                break
+            self._unsent.popleft()
+        self._unsent.clear()
+        return True
+
+    def _failed(self, sock: socket.socket, error: OSError) -> None:
+        self._counters["drop_send"] += 1
+        if error.errno == errno.EMSGSIZE:  # the path takes less, and the kernel knows how much
+            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if self._v6 else (socket.IPPROTO_IP, _IP_MTU)
+            self._set_mtu(min(self._mtu, sock.getsockopt(level, option)))
+        elif error.errno in {errno.EIO, errno.EINVAL}:  # this kernel or device does not cut for us
+            self._gso = False
+
+    def _set_mtu(self, mtu: int) -> None:
+        self._mtu = mtu
+        self._part = mtu - (48 if self._v6 else 28) - unit.OVERHEAD
+        self._ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", self._part + unit.OVERHEAD))]
+        self._sizing.smallest = self._part - frame.TAG
+
+    def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
+        """Have the loop woken, or not, when the socket takes datagrams again."""
+        if wanted != self._waiting:
+            self._waiting = wanted
+            epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
+
+    # --- in --------------------------------------------------------------------------------------------------------
+
+    def receive(self) -> Iterator[tuple[int, memoryview]]:
+        """Read a little and yield what units became whole; each is borrowed until the next one is asked for."""
+        for _ in range(_READS):
+            if self._sock is None:
+                return
+            try:
+                length, ancillary, _, _ = self._sock.recvmsg_into(self._scattered, 64)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error that came back: silence is judged elsewhere
+            size = length
+            for level, kind, data in ancillary:
+                if (level, kind) == (_SOL_UDP, _UDP_GRO):
+                    size = struct.unpack_from("=i", data)[0]
+            yield from self._sort(length, size)
+
+    def _sort(self, length: int, size: int) -> Iterator[tuple[int, memoryview]]:
+        """Take `length` bytes of datagrams of `size` bytes each, the last one perhaps shorter."""
+        step = unit.OVERHEAD + self._expected
+        if size != step and length > step:
+            # The peer's datagrams are not of the size that was laid out for: put them straight, and expect these next.
+            straight = memoryview(b"".join(self._scattered)[:length])
+            if size > unit.OVERHEAD:
+                self._expect(size - unit.OVERHEAD)
+            for start in range(0, length, size):
+                yield from self.take(straight[start : start + size])
+            return
+        count = -(-length // step)
+        parts = self._parts[: length - count * unit.OVERHEAD]
+        heads = bytes(self._heads[: count * unit.OVERHEAD])
+        place = unit.read(heads, min(self._expected, len(parts)))
+        if place is not None and (count == 1 or unit.run(heads, place)):
+            yield from self._add(place, count, parts)
+            return
+        for number in range(count):
+            part = parts[number * self._expected : (number + 1) * self._expected]
+            place = unit.read(heads[number * unit.OVERHEAD :], len(part))
+            yield from self._add(place, 1, part)
+
+    def take(self, datagram: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """Take one datagram; yield the unit that it completes, if it does and is authentic."""
+        part = datagram[unit.OVERHEAD :]
+        yield from self._add(unit.read(datagram, len(part)), 1, part)
+
+    def _add(self, place: unit.Place | None, count: int, parts: memoryview) -> Iterator[tuple[int, memoryview]]:
+        if place is None or place.session_id != self._session_id:
+            self._counters["drop_stray"] += 1
+            return
+        sealed = self._reassembly.add(place, count, parts, time.monotonic())
+        if sealed is None:
+            return
+        try:
+            length = self._opener.open(place, sealed, self._plain)
+        except keys.NotAuthentic:
+            self._counters["drop_forged"] += 1
+            return
+        yield place.kind, self._plain[:length]
+
+    def _expect(self, part: int) -> None:
+        """Lay memory out so that the kernel puts the parts of a unit, cut into `part` bytes, one behind the other."""
+        most = min(_MOST_RECEIVED, -(-(1 << 16) // (part + unit.OVERHEAD)))
+        self._expected = part
+        self._heads = memoryview(bytearray(most * unit.OVERHEAD))
+        self._parts = memoryview(bytearray(most * part))
+        self._scattered = []
+        for number in range(most):
+            self._scattered.append(self._heads[number * unit.OVERHEAD : (number + 1) * unit.OVERHEAD])
+            self._scattered.append(self._parts[number * part : (number + 1) * part])
+
+    def close(self) -> None:
+        """End it."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:
+    """Yield the batch's packets in batches of at most `limit` bytes, or of one packet; super-packets are cut."""
+    out = bytearray()
+    for shape, size, packet in _single(batch, limit):
+        if out and len(out) + frame.PACKET.size + len(packet) > limit:
+            yield memoryview(out)
+            out = bytearray()
+        out += frame.PACKET.pack(shape << 24 | len(packet), size)
+        out += packet
+    if out:
+        yield memoryview(out)
+
+
+def _single(batch: memoryview, limit: int) -> Iterator[tuple[int, int, bytearray | memoryview]]:
+    for shape, size, packet in frame.packets(batch):
+        if shape & virtio.SEGMENTED and len(packet) > limit:
+            for piece_shape, piece in segment.split(shape, size, packet):
+                yield piece_shape, 0, piece
+        else:
+            yield shape, size, packet

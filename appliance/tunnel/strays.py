@@ -1,0 +1,84 @@
+"""Datagrams that reach gtund itself: from clients whose address is new, and from anybody.
+
+Each client's worker has a UDP socket of its own on the shared port, connected to its client, so the kernel steers what
+comes from there. All else comes here, to the one that is not connected. It may be a client that has moved: its worker
+looks at it, and if it is authentic the worker gets a socket connected to the new address. A flood costs a look-up each;
+of one session's, few are passed on in a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from . import unit
+
+Address = tuple[str | int, ...]
+HandOn = Callable[[bytes, bytes, Address], None]
+"""(session id, datagram, where it came from)"""
+
+_MOST_A_SECOND: Final = 50
+_READS: Final = 64
+_LONGEST: Final = 2048
+"""Only a probe is looked at, and a probe is one short datagram."""
+
+
+class Strays:
+    """The unconnected UDP socket of a gtund that listens on `where`."""
+
+    def __init__(self, family: socket.AddressFamily, where: Address) -> None:
+        self._family, self._where = family, where
+        self._sock = self._bound()
+        self._second = 0
+        self._passed: dict[bytes, int] = {}
+
+    def connected(self, address: Address) -> socket.socket:
+        """Return a socket on our port that gets what comes from `address` and nothing else."""
+        sock = self._bound()
+        try:
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    @contextlib.contextmanager
+    def watched(self, hand_on: HandOn) -> Iterator[None]:
+        """Hand on what names a session, for as long as the block runs."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._sock, self._read, hand_on)
+        try:
+            yield
+        finally:
+            loop.remove_reader(self._sock)
+            self._sock.close()
+
+    def _read(self, hand_on: HandOn) -> None:
+        for _ in range(_READS):
+            try:
+                datagram, address = self._sock.recvfrom(_LONGEST)
+            except OSError:
+                return
+            place = unit.read(datagram, len(datagram) - unit.OVERHEAD)
+            if place is not None and self._few(place.session_id):
+                hand_on(place.session_id, datagram, address)
+
+    def _few(self, session_id: bytes) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._passed = second, {}
+        if len(self._passed) >= _MOST_A_SECOND and session_id not in self._passed:
+            return False
+        self._passed[session_id] = self._passed.get(session_id, 0) + 1
+        return self._passed[session_id] <= _MOST_A_SECOND
+
+    def _bound(self) -> socket.socket:
+        sock = socket.socket(self._family, socket.SOCK_DGRAM)
+        sock.settimeout(0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(self._where)
+        return sock

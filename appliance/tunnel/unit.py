@@ -1,0 +1,264 @@
+"""The datagram channel's units: sealed once, cut into datagrams, put together again. Pure: the clock is passed in.
+
+A unit is a batch of up to 64 KiB, sealed as a whole and sent as datagrams that fit the path. In network byte order:
+
+    u8 version | u8 kind | u16 epoch | 8 bytes session id | u64 counter | u32 length of the sealed unit
+    u16 bytes in each datagram but the last | u16 number of this datagram
+
+The first line is authenticated, as the unit is, only when it is whole; the second says where a part belongs. So one
+forged or lost datagram costs a unit: `Sizing` makes units small while that happens. The counter is the nonce. A unit is
+taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479 describes such a window).
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from . import frame, keys
+
+PREFIX: Final = struct.Struct("!BBH8sQI")
+PLACE: Final = struct.Struct("!HH")
+OVERHEAD: Final = PREFIX.size + PLACE.size
+
+CONNECTION: Final = 0xFFFF
+"""The datagram channel's number in key derivation; no TCP connection is given it."""
+
+LARGEST: Final = frame.LARGEST_SEALED
+"""Bytes of a sealed unit, tag included."""
+
+_NONCE: Final = struct.Struct("!4xQ")
+_SMALLEST_PART: Final = 256
+
+
+class Place(NamedTuple):
+    """What a datagram says of itself."""
+
+    kind: int
+    session_id: bytes
+    counter: int
+    length: int
+    size: int
+    number: int
+
+    @property
+    def datagrams(self) -> int:
+        """Return how many datagrams the unit came in."""
+        return -(-self.length // self.size)
+
+
+def read(header: bytes | memoryview, part: int) -> Place | None:
+    """Read the header of a datagram with `part` bytes behind it; None if it is none of ours, or contradicts itself."""
+    if len(header) < OVERHEAD:
+        return None
+    version, kind, epoch, session_id, counter, length = PREFIX.unpack_from(header)
+    size, number = PLACE.unpack_from(header, PREFIX.size)
+    if version != frame.VERSION or kind > frame.Kind.ECHO or epoch or not frame.TAG <= length <= LARGEST:
+        return None
+    start = number * size
+    if size < min(_SMALLEST_PART, length) or start >= length or part != min(size, length - start):
+        return None
+    return Place(kind, session_id, counter, length, size, number)
+
+
+@functools.cache
+def _places(size: int) -> list[bytes]:
+    """Return the second lines of all headers of a unit that is cut into `size` bytes."""
+    return [PLACE.pack(size, number) for number in range(-(-LARGEST // size))]
+
+
+def run(heads: bytes, place: Place) -> bool:
+    """Return whether these headers, one behind the other, are of one unit's datagrams in order, from `place` on."""
+    count = len(heads) // OVERHEAD
+    prefix = heads[: PREFIX.size]
+    expected = _places(place.size)[place.number : place.number + count]
+    return heads == b"".join([prefix + which for which in expected])
+
+
+class Sealer:
+    """Seals units in one direction of one session."""
+
+    def __init__(self, session: keys.Session, direction: keys.Direction) -> None:
+        self._aead = AESGCM(session.key(direction, CONNECTION, 0))
+        self._session_id = session.session_id
+        self.counter = 0
+
+    def seal(self, kind: frame.Kind, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
+        """Write the sealed unit into `sealed`; return (the prefix of its datagrams, its length in bytes)."""
+        if self.counter >= keys.LAST_COUNTER:
+            raise frame.LocalProtocolError("a key has sealed all that it may")
+        length = len(plain) + frame.TAG
+        prefix = PREFIX.pack(frame.VERSION, kind, 0, self._session_id, self.counter, length)
+        self._aead.encrypt_into(_NONCE.pack(self.counter), plain, prefix, sealed[:length])
+        self.counter += 1
+        return prefix, length
+
+
+def cut(prefix: bytes, sealed: memoryview, size: int, most: int) -> Iterator[list[bytes | memoryview]]:
+    """Yield, for one send each, the pieces of at most `most` datagrams that carry `sealed` in parts of `size` bytes.
+
+    They are spread evenly over the sends, so that no send is left with a single small one.
+    """
+    length, places = len(sealed), _places(size)
+    count = -(-length // size)
+    sends = -(-count // most)
+    each = -(-count // sends)
+    for first in range(0, count, each):
+        last = min(first + each, count)
+        pieces: list[bytes | memoryview] = [b""] * (2 * (last - first))
+        pieces[::2] = [prefix + place for place in places[first:last]]
+        pieces[1::2] = [sealed[start : start + size] for start in range(first * size, last * size, size)]
+        yield pieces
+
+
+class Opener:
+    """Opens units in one direction of one session, each at most once."""
+
+    def __init__(self, session: keys.Session, direction: keys.Direction) -> None:
+        self._aead = AESGCM(session.key(direction, CONNECTION, 0))
+        self._session_id = session.session_id
+        self.window = ReplayWindow()
+
+    def open(self, place: Place, sealed: memoryview, plain: memoryview) -> int:
+        """Open a whole unit into `plain`; return the length in bytes, or raise `NotAuthentic`."""
+        if not self.window.fresh(place.counter):
+            raise keys.NotAuthentic("a unit that was there before")
+        prefix = PREFIX.pack(frame.VERSION, place.kind, 0, self._session_id, place.counter, place.length)
+        length = place.length - frame.TAG
+        try:
+            self._aead.decrypt_into(_NONCE.pack(place.counter), sealed, prefix, plain[:length])
+        except Exception as error:  # cryptography raises InvalidTag; anything else here is as good a reason to drop it
+            raise keys.NotAuthentic("a unit that the peer did not seal") from error
+        self.window.take(place.counter)
+        return length
+
+
+class ReplayWindow:
+    """Which of the newest counters have been taken."""
+
+    WIDTH: Final = 4096
+
+    def __init__(self) -> None:
+        self.newest = -1
+        self.taken = 0
+        self._seen = 0  # bit n: newest - n was taken
+
+    def fresh(self, counter: int) -> bool:
+        """Return whether a unit with this counter may be taken."""
+        behind = self.newest - counter
+        return behind < 0 or (behind < self.WIDTH and not self._seen >> behind & 1)
+
+    def take(self, counter: int) -> None:
+        """Note that it was taken; it was fresh."""
+        ahead = counter - self.newest
+        if ahead > 0:
+            self._seen = (self._seen << ahead | 1) & ((1 << self.WIDTH) - 1) if ahead < self.WIDTH else 1
+            self.newest = counter
+        else:
+            self._seen |= 1 << -ahead
+        self.taken += 1
+
+
+_Unit = tuple[int, bytes, int, int, int]
+"""What all datagrams of a unit say alike: a `Place` without its number."""
+
+
+class _Partial:
+    """A unit that is not whole yet."""
+
+    __slots__ = ("memory", "missing", "place", "seen", "until")
+
+    def __init__(self) -> None:
+        self.memory = memoryview(bytearray(LARGEST))
+
+    def begin(self, place: Place, until: float) -> None:
+        self.place, self.until = place, until
+        self.seen = 0
+        self.missing = place.datagrams
+
+
+class Reassembly:
+    """Puts units together again, in bounded memory and time.
+
+    `MOST` units are under way at a time, a newer one takes the place of the oldest; none waits longer than `PATIENCE`.
+    """
+
+    MOST: Final = 16
+    PATIENCE: Final = 0.5
+
+    def __init__(self) -> None:
+        self._partials: dict[_Unit, _Partial] = {}
+        self._free: list[_Partial] = []
+        self.abandoned = 0
+
+    def add(self, place: Place, count: int, parts: memoryview, now: float) -> memoryview | None:
+        """Take `count` parts in a row, of which `place` is the first's; return the sealed unit once it is whole.
+
+        It is borrowed until the next call.
+        """
+        if len(parts) == place.length:
+            return parts
+        key = place[:-1]
+        partial = self._partials.get(key)
+        if partial is None:
+            partial = self._partials[key] = self._new(now)
+            partial.begin(place, now + self.PATIENCE)
+        bits = (1 << count) - 1 << place.number
+        if partial.seen & bits:
+            return None
+        partial.seen |= bits
+        partial.missing -= count
+        start = place.number * place.size
+        partial.memory[start : start + len(parts)] = parts
+        if partial.missing:
+            return None
+        del self._partials[key]
+        self._free.append(partial)
+        return partial.memory[: place.length]
+
+    def _new(self, now: float) -> _Partial:
+        for key in [key for key, partial in self._partials.items() if partial.until <= now]:
+            self._abandon(key)
+        if len(self._partials) >= self.MOST:
+            self._abandon(next(iter(self._partials)))
+        return self._free.pop() if self._free else _Partial()
+
+    def _abandon(self, key: _Unit) -> None:
+        self._free.append(self._partials.pop(key))
+        self.abandoned += 1
+
+
+class Sizing:
+    """How many bytes a unit may hold, by what the peer says of those that arrived.
+
+    A unit is lost with any of its datagrams, so loss shrinks units, at once and far; every second without grows them.
+    """
+
+    GROW_EVERY: Final = 1.0
+    TOLERATED: Final = 0.002
+    """Share of units lost that is taken for chance."""
+
+    def __init__(self) -> None:
+        self.limit = frame.BATCH
+        self.smallest = 0
+        self.loss = 0.0
+        self._reported = (0, 0)
+        self._grow_at = 0.0
+
+    def reported(self, sent: int, taken: int, now: float) -> None:
+        """Hear from the peer that it has taken `taken` of the first `sent` units of this session."""
+        sent_since, taken_since = sent - self._reported[0], taken - self._reported[1]
+        if sent_since <= 0 or taken_since < 0:
+            return
+        self._reported = (sent, taken)
+        self.loss = max(0.0, 1 - taken_since / sent_since)
+        if self.loss > self.TOLERATED:
+            self.limit = max(self.smallest, self.limit // 8)
+            self._grow_at = now + self.GROW_EVERY
+        elif now >= self._grow_at:
+            self.limit = min(frame.BATCH, self.limit * 2)
+            self._grow_at = now + self.GROW_EVERY

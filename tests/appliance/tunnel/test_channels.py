@@ -1,0 +1,100 @@
+import base64
+import itertools
+import time
+from collections import Counter
+from typing import Any, cast
+
+import pytest
+
+from appliance.tunnel.buffers import Pool
+from appliance.tunnel.channels import Session
+from appliance.tunnel.liveness import Liveness
+from appliance.tunnel.stream import Stream
+
+
+class FakeStream:
+    """A connection, as far as choosing one needs it."""
+
+    def __init__(self) -> None:
+        self.liveness = Liveness(0.0)
+
+
+def session(mode: str, connections: int = 4) -> Session:
+    message: dict[str, Any] = {
+        "session": b"sessions".hex(),
+        "secret": base64.b64encode(b"s" * 32).decode(),
+        "role": "client",
+        "sources": [],
+        "mode": mode,
+        "connections": connections,
+    }
+    return Session(message, Pool(keep=1), Counter(), 0.0)
+
+
+def streams(into: Session, count: int = 4) -> list[Stream]:
+    made = [cast("Stream", FakeStream()) for _ in range(count)]
+    for number, stream in enumerate(made):
+        into.put(number, stream)
+    return made
+
+
+@pytest.fixture
+def udp_passes(monkeypatch):
+    def passes(of: Session, yes: bool) -> None:
+        of.datagram._sock = cast("Any", object()) if yes else None
+        of.datagram.liveness.alive = yes
+        of.datagram.liveness._heard = time.monotonic() + 1000
+
+    return passes
+
+
+def test_hybrid_sends_tcp_by_stream_and_the_rest_by_datagram(udp_passes):
+    chosen = session("hybrid")
+    made = streams(chosen)
+    udp_passes(chosen, True)
+    assert chosen.choose(7, True) is made[3]
+    assert chosen.choose(7, False) is chosen.datagram
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "datagram"])
+def test_everything_goes_by_stream_while_udp_does_not_pass_and_back_when_it_does(udp_passes, mode):
+    chosen = session(mode)
+    made = streams(chosen)
+    udp_passes(chosen, False)
+    assert chosen.choose(5, False) is made[1]
+    udp_passes(chosen, True)
+    assert chosen.choose(5, False) is chosen.datagram
+
+
+def test_stream_mode_never_uses_datagrams(udp_passes):
+    chosen = session("stream")
+    made = streams(chosen)
+    udp_passes(chosen, True)
+    assert {chosen.choose(flow, tcp) for flow, tcp in itertools.product(range(8), (True, False))} == set(made)
+
+
+def test_a_flow_keeps_its_slot_when_another_connection_is_replaced():
+    chosen = session("stream")
+    made = streams(chosen)
+    assert chosen.remove(made[1]) == 1
+    assert [chosen.choose(flow, True) for flow in (0, 2, 3)] == [made[0], made[2], made[3]]
+    assert chosen.choose(1, True) in made
+    again = cast("Stream", FakeStream())
+    chosen.put(5, again)
+    assert chosen.choose(1, True) is again
+
+
+def test_a_lost_connection_is_lost_once():
+    chosen = session("stream")
+    made = streams(chosen)
+    assert chosen.remove(made[2]) == 2
+    assert chosen.remove(made[2]) is None
+
+
+def test_without_any_channel_there_is_no_choice_and_in_the_end_no_session():
+    chosen = session("hybrid")
+    assert chosen.choose(0, True) is None
+    assert not chosen.dead(2.9)
+    assert chosen.dead(3.0)
+    streams(chosen)
+    assert not chosen.dead(1000.0)

@@ -1,0 +1,127 @@
+"""Two datagram channels joined by real UDP sockets on the loopback."""
+
+import select
+import socket
+from collections import Counter
+
+import pytest
+
+from appliance.tunnel import frame
+from appliance.tunnel.buffers import Batch, Pool
+from appliance.tunnel.datagram import Datagram
+from appliance.tunnel.keys import Direction, Session
+from appliance.tunnel.liveness import Liveness
+
+SESSION = Session.agree(b"sessions", b"c" * 32, b"s" * 32)
+
+
+def sockets() -> tuple[socket.socket, socket.socket]:
+    ends = tuple(socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    for end in ends:
+        end.bind(("127.0.0.1", 0))
+    ends[0].connect(ends[1].getsockname())
+    ends[1].connect(ends[0].getsockname())
+    return ends[0], ends[1]
+
+
+class End:
+    def __init__(self, direction: Direction, *, gso: bool = True, mtu: int = 1500) -> None:
+        self.pool, self.counters = Pool(keep=8), Counter[str]()
+        self.channel = Datagram(SESSION, direction, self.pool, Liveness(0.0), self.counters, gso=gso, mtu=mtu)
+
+    def send(self, *packets: bytes) -> None:
+        for packet in packets:
+            batch: Batch = self.pool.take()
+            batch.room[: len(packet)] = packet
+            batch.put(0, 0, len(packet), 0.0)
+            self.channel.queue.put(batch, 0.0)
+        self.flush()
+
+    def flush(self) -> None:
+        while not self.channel.flush():
+            select.select([], [self.channel.fd], [], 5)
+
+    def receive(self, count: int) -> list[tuple[int, bytes]]:
+        """Return `count` packets, or probes and echoes, as they come."""
+        got: list[tuple[int, bytes]] = []
+        while len(got) < count:
+            assert select.select([self.channel.fd], [], [], 5)[0], f"only {len(got)} of {count} came"
+            for kind, plain in self.channel.receive():
+                if kind == frame.Kind.DATA:
+                    got += [(kind, bytes(packet)) for _, _, packet in frame.packets(plain)]
+                else:
+                    got.append((kind, bytes(plain)))
+        return got
+
+
+@pytest.fixture(params=[True, False], ids=["gso", "no-gso"])
+def ends(request):
+    client, server = End(Direction.TO_SERVER, gso=request.param), End(Direction.TO_CLIENT)
+    for end, sock in zip((client, server), sockets(), strict=True):
+        end.channel.attach(sock)
+    yield client, server
+    client.channel.close()
+    server.channel.close()
+
+
+@pytest.mark.parametrize("sizes", [[100], [64] * 300, [1500] * 40, [65_000], [65_535, 20, 9000]])
+def test_packets_of_every_size_arrive_as_they_were_sent(ends, sizes):
+    client, server = ends
+    packets = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    client.send(*packets)
+    assert [packet for _, packet in server.receive(len(packets))] == packets
+
+
+def test_an_echo_brings_the_round_trip_and_what_arrived(ends):
+    client, server = ends
+    client.channel.say(frame.Kind.PROBE, b"12345678")
+    client.flush()
+    [(kind, payload)] = server.receive(1)
+    assert (kind, payload) == (frame.Kind.PROBE, b"12345678")
+    server.channel.say(frame.Kind.ECHO, payload)
+    server.flush()
+    [(kind, payload)] = client.receive(1)
+    assert kind == frame.Kind.ECHO
+    client.channel.echoed(payload, 1.0)
+    assert client.channel.liveness.alive
+
+
+def test_a_channel_that_is_given_another_socket_goes_on_counting(ends):
+    client, server = ends
+    client.send(b"a" * 100)
+    server.receive(1)
+    for end, sock in zip((client, server), sockets(), strict=True):
+        end.channel.attach(sock)
+    client.send(b"b" * 100)
+    assert server.receive(1) == [(0, b"b" * 100)]
+
+
+def test_a_peer_with_datagrams_of_another_size_is_understood():
+    client, server = End(Direction.TO_SERVER, mtu=1280), End(Direction.TO_CLIENT)
+    for end, sock in zip((client, server), sockets(), strict=True):
+        end.channel.attach(sock)
+    for round_ in range(3):
+        client.send(bytes([round_]) * 30_000)
+        assert server.receive(1) == [(0, bytes([round_]) * 30_000)]
+    client.channel.close()
+    server.channel.close()
+
+
+def test_a_stray_datagram_is_counted_and_nothing_else(ends):
+    client, server = ends
+    for stray in (b"", b"x", bytes(28), bytes(1200)):
+        client.channel._sock.send(stray)
+    client.send(b"real" * 10)
+    assert server.receive(1) == [(0, b"real" * 10)]
+    assert server.counters["drop_stray"] >= 3
+
+
+def test_a_socket_that_nobody_answers_is_silence_not_an_error():
+    client = End(Direction.TO_SERVER)
+    near, far = sockets()
+    far.close()
+    client.channel.attach(near)
+    for _ in range(3):
+        client.send(b"x" * 100)
+    assert list(client.channel.receive()) == []
+    client.channel.close()

@@ -1,0 +1,158 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.tunnel import frame, keys, unit
+from appliance.tunnel.keys import Direction, NotAuthentic, Session
+
+SESSION = Session.agree(b"sessions", b"c" * 32, b"s" * 32)
+TO_SERVER = Direction.TO_SERVER
+
+
+def datagrams(sealer: unit.Sealer, plain: bytes, size: int = 1400, most: int = 44) -> list[bytes]:
+    """Return the datagrams of one unit, in order."""
+    sealed = memoryview(bytearray(unit.LARGEST))
+    prefix, length = sealer.seal(frame.Kind.DATA, plain, sealed)
+    out = []
+    for pieces in unit.cut(prefix, sealed[:length], size, most):
+        out += [bytes(head) + bytes(part) for head, part in zip(pieces[::2], pieces[1::2], strict=True)]
+    return out
+
+
+class Receiver:
+    """Takes datagrams one at a time and keeps what units they made."""
+
+    def __init__(self) -> None:
+        self.opener = unit.Opener(SESSION, TO_SERVER)
+        self.reassembly = unit.Reassembly()
+        self.units: list[bytes] = []
+
+    def take(self, datagram: bytes, now: float = 0.0) -> None:
+        part = memoryview(datagram)[unit.OVERHEAD :]
+        place = unit.read(datagram, len(part))
+        if place is None or place.session_id != SESSION.session_id:
+            return
+        sealed = self.reassembly.add(place, 1, part, now)
+        if sealed is not None:
+            plain = memoryview(bytearray(unit.LARGEST))
+            self.units.append(bytes(plain[: self.opener.open(place, sealed, plain)]))
+
+
+@given(st.lists(st.binary(max_size=9000), max_size=4), st.integers(300, 2000), st.randoms(use_true_random=False))
+def test_units_come_out_whole_whatever_the_order_of_their_datagrams(plains, size, random):
+    sealer, receiver = unit.Sealer(SESSION, TO_SERVER), Receiver()
+    everything = [datagram for plain in plains for datagram in datagrams(sealer, plain, size)]
+    random.shuffle(everything)
+    for datagram in everything:
+        receiver.take(datagram)
+    assert sorted(receiver.units) == sorted(plains)
+
+
+@given(st.integers(1, 60_000), st.integers(300, 9000), st.integers(1, 64))
+def test_a_unit_is_spread_evenly_over_its_sends(length, size, most):
+    sealed = memoryview(bytes(length))
+    sends = list(unit.cut(bytes(unit.PREFIX.size), sealed, size, most))
+    counts = [len(pieces) // 2 for pieces in sends]
+    assert sum(counts) == -(-length // size)
+    assert max(counts) <= most
+    assert b"".join(bytes(part) for pieces in sends for part in pieces[1::2]) == sealed
+
+
+def test_a_datagram_that_comes_twice_or_a_unit_that_is_replayed_is_taken_once():
+    sealer, receiver = unit.Sealer(SESSION, TO_SERVER), Receiver()
+    parts = datagrams(sealer, bytes(3000))
+    for datagram in (parts[0], *parts):
+        receiver.take(datagram)
+    assert len(receiver.units) == 1
+    *before, last = parts
+    for datagram in before:
+        receiver.take(datagram)
+    with pytest.raises(NotAuthentic):
+        receiver.take(last)
+
+
+@given(st.data())
+def test_a_unit_with_one_forged_bit_is_refused_and_the_next_one_taken(data):
+    sealer, receiver = unit.Sealer(SESSION, TO_SERVER), Receiver()
+    parts = [bytearray(datagram) for datagram in datagrams(sealer, bytes(5000))]
+    forged = data.draw(st.sampled_from(parts))
+    bit = data.draw(st.integers(0, len(forged) * 8 - 1))
+    forged[bit // 8] ^= 1 << bit % 8
+    with contextlib.suppress(NotAuthentic):
+        for part in parts:
+            receiver.take(bytes(part))
+    assert not receiver.units
+    for datagram in datagrams(sealer, b"next"):
+        receiver.take(datagram)
+    assert receiver.units == [b"next"]
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_no_datagram_of_ours_or_waits_for_the_rest(data):
+    Receiver().take(data) if len(data) >= unit.OVERHEAD else None
+    assert unit.read(data, len(data) - unit.OVERHEAD) is None or data[0] == frame.VERSION
+
+
+def test_reassembly_is_bounded_in_memory_and_in_time():
+    sealer, receiver = unit.Sealer(SESSION, TO_SERVER), Receiver()
+    heads = [datagrams(sealer, bytes(3000))[0] for _ in range(10 * unit.Reassembly.MOST)]
+    for datagram in heads:
+        receiver.take(datagram)
+    assert receiver.reassembly.abandoned == len(heads) - unit.Reassembly.MOST
+    receiver.take(datagrams(sealer, bytes(3000))[0], now=unit.Reassembly.PATIENCE)
+    assert receiver.reassembly.abandoned == len(heads)
+
+
+def test_a_run_of_one_units_datagrams_is_told_from_any_other():
+    sealer = unit.Sealer(SESSION, TO_SERVER)
+    one, other = datagrams(sealer, bytes(5000)), datagrams(sealer, bytes(5000))
+    place = unit.read(one[1], 1400)
+    assert place is not None
+
+    def heads(*of: bytes) -> bytes:
+        return b"".join(datagram[: unit.OVERHEAD] for datagram in of)
+
+    assert unit.run(heads(*one[1:]), place)
+    assert not unit.run(heads(one[1], one[3]), place)
+    assert not unit.run(heads(one[1], other[2]), place)
+    assert not unit.run(heads(*one[1:], other[0]), place)
+
+
+@given(st.lists(st.integers(0, 9000), max_size=200))
+def test_a_replay_window_takes_each_counter_once_and_none_that_is_far_behind(counters):
+    window = unit.ReplayWindow()
+    taken: set[int] = set()
+    for counter in counters:
+        newest = max(taken, default=-1)
+        assert window.fresh(counter) is (counter not in taken and newest - counter < window.WIDTH)
+        if window.fresh(counter):
+            window.take(counter)
+            taken.add(counter)
+    assert (window.newest, window.taken) == (max(taken, default=-1), len(taken))
+
+
+def test_loss_makes_units_small_at_once_and_its_absence_makes_them_grow():
+    sizing = unit.Sizing()
+    sizing.smallest = 1400
+    sizing.reported(1000, 980, 0.0)
+    sizing.reported(2000, 1960, 0.25)
+    assert sizing.limit == 1400
+    assert sizing.loss == pytest.approx(0.02)
+    for second in range(1, 10):
+        sizing.reported(2000 + 1000 * second, 1960 + 1000 * second, 0.25 + second)
+    assert sizing.limit == frame.BATCH
+
+
+def test_a_report_that_says_nothing_new_or_contradicts_changes_nothing():
+    sizing = unit.Sizing()
+    sizing.reported(0, 0, 0.0)
+    sizing.reported(10, 10, 0.0)
+    sizing.reported(5, 5, 0.0)
+    assert (sizing.limit, sizing.loss) == (frame.BATCH, 0.0)
+
+
+def test_no_connection_shares_a_key_with_the_datagram_channel():
+    assert SESSION.key(TO_SERVER, unit.CONNECTION, 0) not in {SESSION.key(TO_SERVER, number, 0) for number in range(64)}
+    assert keys.LAST_COUNTER < 1 << 64

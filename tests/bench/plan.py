@@ -1,0 +1,79 @@
+"""How long everything is measured: the quick run, to see at a glance, and the full one, to quote. Pure.
+
+All times are in seconds. The full run has five rounds where a ratio is quoted, and three on the long line, where each
+takes a minute; peers go once over the long line, since nothing there is compared with them round by round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+FAST: Final = "fast"
+PLAIN: Final = "plain"
+WAN: Final = "wan"
+CLIENTS: Final = "clients"
+SECTIONS: Final = (FAST, PLAIN, WAN, CLIENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """One topology without delay: which metrics, for how long each, how many rounds."""
+
+    rounds: int
+    tcp: tuple[str, ...]
+    udp: tuple[str, ...]
+    tcp_seconds: float
+    udp_seconds: float = 0.0
+    rr_seconds: float = 0.0
+    pings: int = 0
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """Return the metrics that each round of each contender should give."""
+        cpu = tuple(f"cpu_{key.removeprefix('tcp1_')}" for key in self.tcp if key.startswith("tcp1_"))
+        return (*self.tcp, *self.udp, *(("rr",) if self.rr_seconds else ()), *(("rtt",) if self.pings else ()), *cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Long:
+    """The long line. `losses` are probabilities; `early` and `late` are the windows in which goodput is taken."""
+
+    losses: tuple[float, ...]
+    rounds: int
+    peer_rounds: int
+    early: tuple[float, float]
+    late: tuple[float, float]
+    idle_pings: int
+    idle_connects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One whole run. `clients`: how many clients gtund is given while its memory is read."""
+
+    name: str
+    fast: Local
+    plain: Local
+    wan: Long
+    clients: tuple[int, ...]
+
+
+_TCP: Final = ("tcp1_up", "tcp1_down", "tcp8_up", "tcp8_down")
+_UDP: Final = ("udp64", "udp1400")
+
+FULL: Final = Plan(
+    "full",
+    fast=Local(5, _TCP, _UDP, tcp_seconds=4, udp_seconds=2, rr_seconds=2, pings=200),
+    plain=Local(5, _TCP[:2], (), tcp_seconds=4),
+    wan=Long((0.0, 0.001, 0.01, 0.03), 3, 1, early=(0, 10), late=(20, 50), idle_pings=15, idle_connects=9),
+    clients=(1, 10, 50),
+)
+
+QUICK: Final = Plan(
+    "quick",
+    fast=Local(3, _TCP[:3], _UDP[:1], tcp_seconds=1, udp_seconds=0.7, rr_seconds=0.5, pings=60),
+    plain=Local(3, _TCP[:1], (), tcp_seconds=1),
+    wan=Long((0.01,), 1, 0, early=(0, 5), late=(8, 15), idle_pings=5, idle_connects=3),
+    clients=(1, 10),
+)
