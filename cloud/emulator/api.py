@@ -125,7 +125,7 @@ class Emulator:
                 n=len(self.calls) + 1,
                 at=time.time(),
                 action=action,
-                write=action in WRITES,
+                write=action in WRITES and params.get("DryRun", "").lower() != "true",
                 status=answer.status,
                 code=answer.code,
                 request_id=request_id,

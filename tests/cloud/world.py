@@ -40,6 +40,7 @@ ME = Identity(
     private_ip=IPv4Address("172.18.2.10"),
     mac="00:16:3e:00:02:10",
     eni="eni-nexthop",
+    account="1234567890123456",
 )
 
 

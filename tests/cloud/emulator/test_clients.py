@@ -126,8 +126,8 @@ def test_the_tea_sdk_lists_the_vpc_in_all_its_ways() -> None:
         assert {each.route_table.route_table_id for each in vswitches.v_switch} == {TABLE, "vtb-other"}
         listed = cloud.describe_route_table_list(models.DescribeRouteTableListRequest(region_id=REGION)).body
         assert len(listed.router_table_list.router_table_list_type) == 3
-        router = cloud.describe_vrouters(models.DescribeVRoutersRequest(region_id=REGION)).body.v_routers.v_router[0]
-        older = models.DescribeRouteTablesRequest(region_id=REGION, vrouter_id=router.v_router_id)
+        router = cloud.describe_vrouters(models.DescribeVRoutersRequest(region_id=REGION)).body.vrouters.vrouter[0]
+        older = models.DescribeRouteTablesRequest(region_id=REGION, vrouter_id=router.vrouter_id)
         assert len(cloud.describe_route_tables(older).body.route_tables.route_table) == 3
 
     beside(client)
