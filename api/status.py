@@ -77,7 +77,7 @@ def router(parts: Parts) -> APIRouter:
             cloud=parts.cloud.status(),
             kernel_problem=parts.kernel.problem(),
             store_problem=store_problem,
-            drift_repairs=parts.kernel.repairs(),
+            drift_repairs={**parts.kernel.repairs(), **parts.cloud.repairs()},
         )
         return StatusResource(
             verdict=whole.verdict.value,

@@ -40,7 +40,7 @@ from cloud.provider import (
 )
 
 if TYPE_CHECKING:
-    from cloud.provider import Vpc
+    from cloud.provider import RouteEntry, Vpc
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,14 @@ class Attract:
     def vpc(self) -> Vpc | None:
         """Return the network around us; None as long as the cloud has not answered."""
         return None if self._observation is None else self._observation.vpc
+
+    def entries(self) -> tuple[RouteEntry, ...]:
+        """Return every route entry as last seen."""
+        return () if self._observation is None else self._observation.entries
+
+    def carrying(self) -> frozenset[Network]:
+        """Return the CIDRs that the kernel carries."""
+        return self._carrier.carrying
 
     def provider(self) -> Provider | None:
         """Return the cloud itself; None as long as it was not found."""
