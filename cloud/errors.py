@@ -79,6 +79,8 @@ _EXACT: Final[Mapping[type[CloudError], tuple[str, ...]]] = {
         "OperationUnsupported",
         "OperationFailed.InstanceDismatchCurrentVpc",
         "OperationFailed.FilterParamUnderWrongRouteType",
+        "OperationFailed.QueryCenEntry",
+        "ResourceNotAssociated",
         "IdempotentParameterMismatch",
         "UnsupportedHTTPMethod",
     ),

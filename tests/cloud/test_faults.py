@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -55,7 +56,7 @@ class Unruly(Direct):
         super().__init__(file=world_file(settle_ms=25))
         self.reads: list[str | CloudError | None] = []
 
-    async def __call__(self, action: str, params: object) -> dict[str, object]:  # type: ignore[override]
+    async def __call__(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         trouble = self.reads.pop(0) if self.reads and action.startswith("Describe") else None
         if isinstance(trouble, CloudError):
             raise trouble
@@ -63,10 +64,10 @@ class Unruly(Direct):
             now, world = self.now, self.world
             self.world = world.as_of(now - 0.5)
             try:
-                return self._act(action, params, None)  # type: ignore[arg-type]
+                return self._act(action, params, None)
             finally:
                 self.world = world
-        answer = await super().__call__(action, params)  # type: ignore[arg-type]
+        answer = await super().__call__(action, params)
         if trouble == "lost-page" and "RouteEntrys" in answer:
             answer = answer | {"RouteEntrys": {"RouteEntry": answer["RouteEntrys"]["RouteEntry"][:2]}, "NextToken": ""}
         return answer
