@@ -1,6 +1,6 @@
 """The API as one ASGI application, made from its parts: no globals, so a test makes its own.
 
-    /v1/cidrs  /v1/links  /v1/status  /livez  /readyz
+    /v1/cidrs  /v1/links  /v1/status  /v1/plan  /v1/doctor  /v1/ram-policy  /v1/strays  /livez  /readyz
 
 Routers read and refuse; what may be decided is decided in `appliance`. Every error is problem+json (`api.problem`).
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from api import cidrs, links, problem, status
+from api import cidrs, cloud, links, problem, status
 from appliance.intent import StoreUnavailable
 from appliance.kernel.state import KernelError
 
@@ -44,7 +44,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(OSError, _storage)
     app.add_exception_handler(KernelError, _kernel)
     app.add_middleware(BodyLimit, limit=BODY_LIMIT)
-    for made in (cidrs.router(parts), links.router(parts), status.router(parts)):
+    for made in (cidrs.router(parts), cloud.router(parts), links.router(parts), status.router(parts)):
         app.include_router(made)
     return app
 

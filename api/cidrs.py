@@ -78,6 +78,11 @@ def statuses(parts: Parts) -> tuple[CidrStatus, ...]:
     return tuple(_status(parts, intent, guard.judge(intent.network, facts, via=intent.via)) for intent in facts.intents)
 
 
+def status_of(parts: Parts, intent: Intent) -> CidrStatus:
+    """Return one CIDR through all layers, with what the guard would say of it now."""
+    return _status(parts, intent, guard.judge(intent.network, known_facts(parts), via=intent.via))
+
+
 def resource(cidr: CidrStatus) -> CidrResource:
     """Return the CIDR as the API shows it."""
     intent = cidr.intent
@@ -105,7 +110,7 @@ def router(parts: Parts) -> APIRouter:
     @routes.post("/v1/cidrs", status_code=201, responses={200: {"model": CidrResource}, **responses(409, 422, 503)})
     async def add(new: NewCidr, response: Response) -> CidrResource:
         """Ask for a CIDR; 201 where that is news, 200 where it was so already."""
-        network = _network(new.cidr)
+        network = network_of(new.cidr)
         if (same := _already(parts, network, new)) is not None:
             response.status_code = 200
             return resource(_status(parts, same, guard.judge(network, known_facts(parts), via=same.via)))
@@ -127,26 +132,27 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/v1/cidrs/{cidr:path}", responses=responses(404, 422, 503))
     async def show(cidr: str) -> CidrResource:
         """Show one CIDR."""
-        network = _network(cidr)
+        network = network_of(cidr)
         intent = parts.store.get(network)
         if intent is None:
-            raise _unknown(network)
+            raise unknown(network)
         return resource(_status(parts, intent, guard.judge(network, known_facts(parts), via=intent.via)))
 
     @routes.delete("/v1/cidrs/{cidr:path}", status_code=202, responses=responses(404, 422, 503))
     async def rm(cidr: str) -> CidrResource:
         """Let go of a CIDR: it leaves the cloud, then the kernel, then this list."""
-        network = _network(cidr)
+        network = network_of(cidr)
         try:
             intent = parts.store.leave(network)
         except UnknownCidr:
-            raise _unknown(network) from None
+            raise unknown(network) from None
         return resource(_status(parts, intent, ()))
 
     return routes
 
 
-def _network(text: str) -> Network:
+def network_of(text: str) -> Network:
+    """Read a CIDR out of a request; raise the problem that says how to write it."""
     if len(text) > _LONGEST:
         text = text[:_LONGEST] + "..."
     try:
@@ -214,6 +220,7 @@ def _layer(layer: Layer) -> LayerResource:
     return LayerResource(layer.state.value, layer.detail, layer.code)
 
 
-def _unknown(network: Network) -> Problem:
+def unknown(network: Network) -> Problem:
+    """Return the answer to a CIDR that nobody asked for."""
     reason = Reason("cidr-unknown", f"{network} is not in the list", "see what is: nexthop cidr ls")
     return Problem(404, "cidr-unknown", "Nobody asked for this CIDR", reasons=[reason])

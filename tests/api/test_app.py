@@ -9,6 +9,11 @@ def test_every_endpoint_is_described(appliance: Appliance) -> None:
     assert {path: sorted(methods) for path, methods in document["paths"].items()} == {
         "/v1/cidrs": ["get", "post"],
         "/v1/cidrs/{cidr}": ["delete", "get"],
+        "/v1/cidrs/{cidr}/adopt": ["post"],
+        "/v1/doctor": ["get"],
+        "/v1/plan": ["get"],
+        "/v1/ram-policy": ["get"],
+        "/v1/strays/{cidr}": ["delete"],
         "/v1/links": ["get", "post"],
         "/v1/links/{name}": ["delete"],
         "/v1/status": ["get"],
