@@ -1,6 +1,7 @@
 """The API as one ASGI application, made from its parts: no globals, so a test makes its own.
 
-    /v1/cidrs  /v1/history  /v1/links  /v1/restore  /v1/status  /livez  /readyz
+    /v1/cidrs  /v1/history  /v1/links  /v1/restore  /v1/status  /v1/plan  /v1/doctor  /v1/ram-policy  /v1/strays
+    /livez  /readyz
 
 Routers read and refuse; what may be decided is decided in `appliance`. Every error is problem+json (`api.problem`).
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from api import cidrs, history, links, problem, status, upkeep
+from api import cidrs, cloud, history, links, problem, status, upkeep
 from appliance.intent import StoreUnavailable
 from appliance.kernel.state import KernelError
 
@@ -44,7 +45,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(OSError, _storage)
     app.add_exception_handler(KernelError, _kernel)
     app.add_middleware(BodyLimit, limit=BODY_LIMIT)
-    for each in (cidrs, history, links, status, upkeep):
+    for each in (cidrs, cloud, history, links, status, upkeep):
         app.include_router(each.router(parts))
     return app
 

@@ -73,6 +73,11 @@ def statuses(parts: Parts) -> tuple[CidrStatus, ...]:
     return tuple(_status(parts, intent, guard.judge(intent.network, facts, via=intent.via)) for intent in facts.intents)
 
 
+def status_of(parts: Parts, intent: Intent) -> CidrStatus:
+    """Return one CIDR through all layers, with what the guard would say of it now."""
+    return _status(parts, intent, guard.judge(intent.network, known_facts(parts), via=intent.via))
+
+
 def resource(cidr: CidrStatus) -> CidrResource:
     """Return the CIDR as the API shows it."""
     intent = cidr.intent
@@ -105,7 +110,7 @@ def router(parts: Parts) -> APIRouter:
     @routes.post("/v1/cidrs", status_code=201, responses={200: {"model": CidrResource}, **responses(409, 422, 503)})
     async def add(new: NewCidr, response: Response) -> CidrResource:
         """Ask for a CIDR; 201 where that is news, 200 where it was so already."""
-        network = _network(new.cidr)
+        network = network_of(new.cidr)
         if (same := _already(parts, network, new)) is not None:
             response.status_code = 200
             return resource(_status(parts, same, guard.judge(network, known_facts(parts), via=same.via)))
@@ -126,23 +131,23 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/v1/cidrs/{cidr:path}", responses=responses(404, 422, 503))
     async def show(cidr: str) -> CidrResource:
         """Show one CIDR."""
-        network = _network(cidr)
+        network = network_of(cidr)
         intent = _known(parts, network)
         return resource(_status(parts, intent, guard.judge(network, known_facts(parts), via=intent.via)))
 
     @routes.patch("/v1/cidrs/{cidr:path}", responses=responses(404, 409, 422, 503))
     async def change(cidr: str, asked: Change) -> CidrResource:
         """Change how a CIDR is carried, without a gap; what is left out stays as it is."""
-        return await _change(parts, _network(cidr), asked)
+        return await _change(parts, network_of(cidr), asked)
 
     @routes.delete("/v1/cidrs/{cidr:path}", status_code=202, responses=responses(404, 422, 503))
     async def rm(cidr: str) -> CidrResource:
         """Let go of a CIDR: it leaves the cloud, then the kernel, then this list."""
-        network = _network(cidr)
+        network = network_of(cidr)
         try:
             intent = parts.store.leave(network)
         except UnknownCidr:
-            raise _unknown(network) from None
+            raise unknown(network) from None
         return resource(_status(parts, intent, ()))
 
     return routes
@@ -166,7 +171,8 @@ async def _change(parts: Parts, network: Network, asked: Change) -> CidrResource
     return resource(_status(parts, intent, (*reasons, *blind_spot(parts))))
 
 
-def _network(text: str) -> Network:
+def network_of(text: str) -> Network:
+    """Read a CIDR out of a request; raise the problem that says how to write it."""
     if len(text) > LONGEST:
         text = text[:LONGEST] + "..."
     try:
@@ -224,7 +230,7 @@ def _policy(parts: Parts, intent: Intent, *, force: bool) -> tuple[guard.Reason,
 def _known(parts: Parts, network: Network) -> Intent:
     intent = parts.store.get(network)
     if intent is None:
-        raise _unknown(network)
+        raise unknown(network)
     return intent
 
 
@@ -245,6 +251,7 @@ def _layer(layer: Layer) -> LayerResource:
     return LayerResource(layer.state.value, layer.detail, layer.code)
 
 
-def _unknown(network: Network) -> Problem:
+def unknown(network: Network) -> Problem:
+    """Return the answer to a CIDR that nobody asked for."""
     reason = Reason("cidr-unknown", f"{network} is not in the list", "see what is: nexthop cidr ls")
     return Problem(404, "cidr-unknown", "Nobody asked for this CIDR", reasons=[reason])

@@ -40,7 +40,11 @@ cidr_app = typer.Typer(
 )
 link_app = typer.Typer(help="The tunnels to where those CIDRs are.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(cidr_app, name="cidr")
+stray_app = typer.Typer(
+    help="Route entries with our mark that nobody asked for.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(link_app, name="link")
+app.add_typer(stray_app, name="stray")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the daemon's answer as JSON.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until kernel and cloud have followed.")]
@@ -202,6 +206,79 @@ def cidr_rm(
             "nexthopd goes on trying; see what it says: nexthop status"
         )
         raise typer.Exit(EXIT_FAILED)
+
+
+@cidr_app.command("adopt")
+def cidr_adopt(
+    context: typer.Context,
+    cidr: Annotated[str, typer.Argument(help="A CIDR that was added, and that somebody else's entry blocks.")],
+    json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Take over the route entry that somebody else has for CIDR, in place."""
+    from api.client import segment  # noqa: PLC0415
+
+    _, answer = _daemon(context).request("POST", f"/v1/cidrs/{segment(cidr)}/adopt")
+    if json:
+        _print_json(answer)
+    else:
+        typer.echo(f"{answer['cidr']}: adopted")
+
+
+@stray_app.command("rm")
+def stray_rm(
+    context: typer.Context,
+    cidr: Annotated[str, typer.Argument(help="As `nexthop status` names it.")],
+    json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Remove a route entry of ours that nobody asked for."""
+    from api.client import segment  # noqa: PLC0415
+
+    _, answer = _daemon(context).request("DELETE", f"/v1/strays/{segment(cidr)}")
+    if json:
+        _print_json(answer)
+    else:
+        typer.echo(f"{answer['cidr']}: leaving")
+
+
+@app.command()
+def plan(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002
+    """Show what would change in the cloud; change nothing."""
+    answer = _daemon(context).get("/v1/plan")
+    if json:
+        _print_json(answer)
+        return
+    from api.render import clean  # noqa: PLC0415
+
+    for change in answer["changes"]:
+        typer.echo(clean("{action} {cidr} in {table}: {text} (now: {now})".format(**change)))
+    if not answer["changes"]:
+        typer.echo("nothing to change")
+    for table in answer["tables"]:
+        typer.echo(clean("{table}: {ours} ours, {others} others', {free} free of {limit}".format(**table)))
+    for each in answer["aggregates"]:
+        typer.echo(clean(f"{each['cidr']} is exactly {', '.join(each['parts'])}"))
+
+
+@app.command()
+def doctor(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002
+    """Check every prerequisite in the cloud, and say how to mend it; exits 1 where one fails."""
+    answer = _daemon(context).get("/v1/doctor")
+    if json:
+        _print_json(answer)
+    else:
+        from api.render import clean  # noqa: PLC0415
+
+        for each in answer["findings"]:
+            fix = f" -> {each['fix']}" if each["fix"] and each["state"] != "ok" else ""
+            typer.echo(clean(f"{each['state']:7} {each['code']}: {each['text']}{fix}"))
+    if answer["verdict"] == "fail":
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("ram-policy")
+def ram_policy(context: typer.Context) -> None:
+    """Print the least that the instance's RAM role has to be allowed, as a policy document."""
+    _print_json(_daemon(context).get("/v1/ram-policy"))
 
 
 @cidr_app.command("ls")

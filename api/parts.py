@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.guard import Facts, Reason, Severity
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from appliance.model import Network
     from appliance.paths import Judge
     from appliance.status import CloudStatus, FirewallStatus, Layer
-    from cloud.provider import Observation, Vpc
+    from cloud.provider import Observation, Provider, RouteEntry, Vpc
 
 
 class Kernel(Protocol):
@@ -67,6 +67,26 @@ class Cloud(Protocol):
         """Return the network around us, None as long as the cloud has not answered."""
         ...
 
+    def entries(self) -> tuple[RouteEntry, ...]:
+        """Return every route entry as last seen."""
+        ...
+
+    def carrying(self) -> frozenset[Network]:
+        """Return the CIDRs that the kernel carries, as `attract` sees them."""
+        ...
+
+    def provider(self) -> Provider | None:
+        """Return the cloud itself, None as long as it was not found."""
+        ...
+
+    def repairs(self) -> Mapping[str, int]:
+        """Return how often which kind of foreign change was mended, or met and left alone."""
+        ...
+
+    async def adopt(self, network: Network) -> None:
+        """Make somebody else's entry for this CIDR ours; raise `NotAdoptable` or `CloudError`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -84,6 +104,7 @@ def known_facts(parts: Parts) -> Facts:
     """Return what is known without asking anybody: enough for the warnings beside a CIDR that is in already."""
     return Facts(
         vpc=parts.cloud.vpc(),
+        entries=parts.cloud.entries(),
         intents=parts.store.all(),
         links=frozenset(link.name for link in parts.links.all()),
     )
@@ -91,7 +112,8 @@ def known_facts(parts: Parts) -> Facts:
 
 async def asked_facts(parts: Parts) -> Facts:
     """Return all that the guard wants to know; after every wait, so that nothing in it is old."""
-    return await gather_facts(parts.store, parts.links, parts.kernel.devices, parts.cloud.vpc())
+    facts = await gather_facts(parts.store, parts.links, parts.kernel.devices, parts.cloud.vpc())
+    return replace(facts, entries=parts.cloud.entries())
 
 
 def blind_spot(parts: Parts) -> tuple[Reason, ...]:

@@ -64,9 +64,10 @@ async def _purge(config: Config, *, cloud: bool) -> tuple[str, ...]:
     if connect is not None:
         provider = await connect()
         entries = (await provider.observe()).entries
-        for network in sorted({entry.destination for entry in entries if entry.owner is Owner.OURS}, key=str):
-            await provider.withdraw(network)
-            removed.append(f"route entry {network}")
+        networks = sorted({entry.destination for entry in entries if entry.owner is Owner.OURS}, key=str)
+        for error in (await provider.withdraw(networks)).values():
+            raise error
+        removed += [f"route entry {network}" for network in networks]
     async with Routes() as routes:
         removed += await host.purge(routes, backends())
     return tuple(removed)

@@ -221,6 +221,7 @@ def provider_of(cloud: CloudConfig) -> Connect | None:
 
     async def connect() -> Provider:
         from cloud.aliyun import connect as aliyun  # noqa: PLC0415
+        from cloud.provider import Quota  # noqa: PLC0415
 
         return await aliyun(
             endpoint=cloud.endpoint,
@@ -228,6 +229,7 @@ def provider_of(cloud: CloudConfig) -> Connect | None:
             metadata=cloud.metadata,
             route_tables=cloud.route_tables,
             credentials=cloud.credentials,
+            quota=Quota(cloud.route_quota, cloud.route_reserve),
         )
 
     return connect

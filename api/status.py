@@ -52,9 +52,17 @@ class StatusResource:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The body of /livez and /readyz."""
+    """The body of /livez."""
 
     status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The body of /readyz. `cloud`: why routes cannot be changed now; empty where they can."""
+
+    status: str = "ok"
+    cloud: str = ""
 
 
 def router(parts: Parts) -> APIRouter:
@@ -78,7 +86,7 @@ def router(parts: Parts) -> APIRouter:
             cloud=parts.cloud.status(),
             kernel_problem=parts.kernel.problem(),
             store_problem=store_problem,
-            drift_repairs=parts.kernel.repairs(),
+            drift_repairs={**parts.kernel.repairs(), **parts.cloud.repairs()},
         )
         return StatusResource(
             verdict=whole.verdict.value,
@@ -97,7 +105,7 @@ def router(parts: Parts) -> APIRouter:
         return Health()
 
     @routes.get("/readyz", responses=responses(503))
-    async def readyz() -> Health:
+    async def readyz() -> Readiness:
         """Answer 200 once the kernel was brought to what is asked for and the intents can be read."""
         parts.store.all()
         if not parts.kernel.ready():
@@ -105,7 +113,9 @@ def router(parts: Parts) -> APIRouter:
                 "not-ready", "the kernel was not brought to what is asked for yet", "wait, or see `nexthop status`"
             )
             raise Problem(503, "not-ready", "Not ready yet", reasons=[reason])
-        return Health()
+        # Packets flow without the cloud, so this is no reason to be taken out of service.
+        error = parts.cloud.status().error
+        return Readiness(cloud="" if error is None else f"cannot change routes now: {error.text}")
 
     return routes
 

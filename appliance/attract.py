@@ -1,12 +1,16 @@
 """The loop from intent to cloud: make the VPC send each CIDR here, but only what the kernel can carry.
 
-A pass reads the route tables whole and acts on the difference, one request after the other (the cloud refuses
-concurrent ones). A CIDR is marked WITHDRAWN only by a pass that saw no entry of ours for it and sent nothing for it: an
-answer that never came may belong to a request that will still be carried out. After a pass that sent something the next
-one follows at once and looks again.
+A pass reads the route tables whole and acts on the difference: many CIDRs in one request, but never so many that the
+operator's next wish would wait for long, and one request after the other (the cloud refuses concurrent ones). A CIDR is
+marked WITHDRAWN only by a pass that saw no entry of ours for it and sent nothing for it: an answer that never came may
+belong to a request that will still be carried out. After a pass that sent something the next one follows at once and
+looks again.
 
 Errors are told apart by what they ask for: some concern one CIDR, which then waits while the others go on; the rest
 concern the cloud as a whole, and the pass ends. Nothing here ends the loop, and nothing here stops a packet.
+
+What somebody else did to an entry of ours between two passes goes into the history: deleted, it is put back; given
+another next hop or name, it is shown as a conflict and left alone, until it is adopted at a person's wish.
 """
 
 from __future__ import annotations
@@ -15,28 +19,24 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from appliance.entries import classify, cloud_problem, found, layer_of
 from appliance.guard import Facts, judge, refused
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.state import KernelError
 from appliance.model import Intent, Network, Phase
-from appliance.reconcile import AttractStep, Entry, Retry, Withhold, attract_step
+from appliance.reconcile import AttractStep, Retry, Withhold, attract_step
 from appliance.status import CloudStatus, Layer, LayerState, Problem
 from cloud.provider import (
     CloudError,
-    Conflict,
     Denied,
-    Duplicate,
-    EntryStatus,
     Observation,
     Owner,
     Provider,
-    QuotaExceeded,
-    Rejected,
-    Throttled,
 )
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY: Final = 1.0
 _SLOWEST: Final = 600.0  # seconds between tries of what the cloud refuses for good, should somebody have mended it
-# These concern one CIDR: the others go on.
-_OF_ONE: Final = (Duplicate, QuotaExceeded, Rejected)
+_AT_ONCE: Final = 50  # CIDRs in one request: what the cloud takes in one call
 
 
 class Carrier(Protocol):
@@ -80,12 +79,22 @@ class _Failure:
 
 @dataclass(slots=True)
 class _Seen:
-    """What one pass has read, and what it found that nobody asked for."""
+    """What one pass has read, what it found that nobody asked for, and what it will ask the cloud for."""
 
     observation: Observation
     facts: Facts
     released: frozenset[Network]
     strays: list[Network] = field(default_factory=list)
+    ensure: list[Network] = field(default_factory=list)
+    withdraw: list[Network] = field(default_factory=list)
+
+
+class NotAdoptable(Exception):
+    """There is nothing to adopt, or it would be a black hole; the message says which, `code` is stable."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Attract:
@@ -121,6 +130,7 @@ class Attract:
         self._strays: tuple[Network, ...] = ()
         self._error: CloudError | None = None
         self._problem: Problem | None = None
+        self._repairs: Counter[str] = Counter()
         store.on_change(self.wake)
         carrier.on_carrying(self.wake)
 
@@ -139,6 +149,41 @@ class Attract:
     def vpc(self) -> Vpc | None:
         """Return the network around us; None as long as the cloud has not answered."""
         return None if self._observation is None else self._observation.vpc
+
+    def entries(self) -> tuple[RouteEntry, ...]:
+        """Return every route entry as last seen."""
+        return () if self._observation is None else self._observation.entries
+
+    def carrying(self) -> frozenset[Network]:
+        """Return the CIDRs that the kernel carries."""
+        return self._carrier.carrying
+
+    def provider(self) -> Provider | None:
+        """Return the cloud itself; None as long as it was not found."""
+        return self._provider
+
+    def repairs(self) -> Mapping[str, int]:
+        """Return how often which kind of foreign change was mended, or met and left alone."""
+        return dict(self._repairs)
+
+    async def adopt(self, network: Network) -> None:
+        """Make the entry that somebody else has for this CIDR ours; raise `NotAdoptable` or `CloudError`."""
+        if self._provider is None:
+            raise NotAdoptable("no-cloud", "the cloud was not found yet")
+        intent = self._store.get(network)
+        if intent is None or intent.phase is not Phase.PRESENT:
+            raise NotAdoptable("cidr-unknown", f"nobody asks for {network}")
+        if network not in self._carrier.carrying:
+            raise NotAdoptable(
+                "not-carried", f"the kernel does not carry {network} yet: its packets would be lost here"
+            )
+        vpc = self.vpc()
+        if vpc is not None and (against := refused(judge(network, await self._facts(vpc), via=intent.via))):
+            raise NotAdoptable(against[0].code, against[0].text)
+        await self._provider.adopt(network)
+        self._failures.pop(network, None)
+        self._store.record("operator", "adopted", cidr=str(network), detail="an entry that was not ours")
+        self.wake()
 
     def layer(self, network: Network) -> Layer:
         """Return how far the cloud is with one CIDR."""
@@ -217,45 +262,58 @@ class Attract:
         ours = [entry.destination for entry in observation.entries if entry.owner is Owner.OURS]
         self._layers = {network: layer for network, layer in self._layers.items() if network in wanted}
         self._failures = {network: failure for network, failure in self._failures.items() if network in wanted}
-        sent = False
         for network in dict.fromkeys([*wanted, *ours]):
-            sent |= await self._one(self._provider, network, seen, clock)
-            if sent and self._wake.is_set():
-                return True  # something changed while we waited for the cloud: look again before going on
+            self._decide(network, seen, clock)
         self._strays = tuple(seen.strays)
-        return sent
+        return await self._send(self._provider, seen, clock)
 
-    async def _one(self, provider: Provider, network: Network, seen: _Seen, clock: Callable[[], float]) -> bool:
-        """Do what is to be done about one CIDR; return whether anything was sent."""
-        intent = self._store.get(network)  # afresh: the requests before this one took their time
-        step = attract_step(
+    def _step(self, network: Network, seen: _Seen) -> AttractStep:
+        """Decide about one CIDR, from what is asked for and carried at this moment."""
+        intent = self._store.get(network)
+        return attract_step(
             None if intent is None else intent.phase,
             classify(seen.observation, network),
             carried=network in self._carrier.carrying,
             released=network in seen.released,
             withhold=Withhold.NOTHING if intent is None else self._withhold(intent),
         )
+
+    def _decide(self, network: Network, seen: _Seen, clock: Callable[[], float]) -> None:
+        """Do what needs no request, and note what does."""
+        step, intent = self._step(network, seen), self._store.get(network)
         if step is AttractStep.WITHDRAW:
-            await self._withdraw(provider, network)
-            return True
+            seen.withdraw.append(network)
+            return
         if intent is None:
             if step is AttractStep.STRAY:
                 seen.strays.append(network)
-            return False
+            return
+        self._notice(step, intent, seen.observation)
         if step is AttractStep.ENSURE:
-            return await self._ensure(provider, intent, seen.facts, clock)
+            if self._may_ensure(intent, seen.facts, clock):
+                seen.ensure.append(network)
+            return
         if step is AttractStep.MARK_WITHDRAWN:
             self._store.withdrawn(network)
-        self._layers[network] = _layer(step, intent, seen.observation)
-        return False
+        self._layers[network] = layer_of(step, intent, seen.observation)
 
-    async def _withdraw(self, provider: Provider, network: Network) -> None:
-        self._layers[network] = Layer(LayerState.PENDING, "being withdrawn", "withdrawing")
-        log.info("withdrawing the route entry for %s", network)
-        await provider.withdraw(network)
+    def _notice(self, step: AttractStep, intent: Intent, seen: Observation) -> None:
+        """Write into the history what somebody did to an entry that was right when we last looked."""
+        before = self._layers.get(intent.network)
+        if before is None or before.state is not LayerState.OK or intent.phase is not Phase.PRESENT:
+            return
+        if step is AttractStep.ENSURE:
+            what, detail = "drift", f"its entry was gone or changed ({found(intent.network, seen)}); it is put back"
+        elif step is AttractStep.BLOCKED:
+            what, detail = "conflict", layer_of(step, intent, seen).detail
+        else:
+            return
+        self._repairs[f"cloud-{what}"] += 1
+        log.warning("the route entry for %s: %s: %s", intent.network, what, detail)
+        self._store.record("attract", what, cidr=str(intent.network), detail=detail)
 
-    async def _ensure(self, provider: Provider, intent: Intent, facts: Facts, clock: Callable[[], float]) -> bool:
-        """Add the entry, unless the guard forbids it or the cloud has just refused it; return whether it was sent."""
+    def _may_ensure(self, intent: Intent, facts: Facts, clock: Callable[[], float]) -> bool:
+        """Say whether to ask for the entry: not if the guard forbids it, or the cloud has just refused it."""
         network = intent.network
         if against := refused(judge(network, facts, via=intent.via)):
             self._layers[network] = Layer(LayerState.ERROR, against[0].text, against[0].code)
@@ -264,70 +322,66 @@ class Attract:
         if failure is not None and failure.intent == intent and failure.retry.wait(clock()) > 0:
             self._layers[network] = failure.layer
             return False
-        self._layers[network] = Layer(LayerState.PENDING, "being added", "adding")
-        log.info("adding the route entry for %s", network)
-        try:
-            await provider.ensure(network)
-        except _OF_ONE as error:
+        self._layers[network] = Layer(LayerState.PENDING, "to be added", "adding")
+        return True
+
+    async def _send(self, provider: Provider, seen: _Seen, clock: Callable[[], float]) -> bool:
+        """Send what the pass decided on, in parts; return whether anything was sent.
+
+        Between two parts the operator may have changed their mind, so each CIDR is decided on again before it is sent,
+        and after a change the rest waits for another look.
+        """
+        sent = False
+        for step, networks in ((AttractStep.ENSURE, seen.ensure), (AttractStep.WITHDRAW, seen.withdraw)):
+            for part in _parts(networks):
+                if sent and self._wake.is_set():
+                    return True
+                now = [network for network in part if self._step(network, seen) is step]
+                if now:
+                    sent = True
+                    if step is AttractStep.ENSURE:
+                        await self._ensure(provider, now, clock)
+                    else:
+                        await self._withdraw(provider, now)
+        return sent
+
+    async def _withdraw(self, provider: Provider, networks: Sequence[Network]) -> None:
+        for network in networks:
+            self._layers[network] = Layer(LayerState.PENDING, "being withdrawn", "withdrawing")
+        log.info("withdrawing the route entries for %s", _list(networks))
+        for network, error in (await provider.withdraw(networks)).items():
+            problem = cloud_problem(error)
+            self._layers[network] = Layer(LayerState.ERROR, problem.text, problem.code)
+            log.warning("the route entry for %s cannot be withdrawn: %s", network, problem.text)
+
+    async def _ensure(self, provider: Provider, networks: Sequence[Network], clock: Callable[[], float]) -> None:
+        """Add the entries; remember which of them the cloud refuses."""
+        intents = {network: self._store.get(network) for network in networks}
+        for network in networks:
+            self._layers[network] = Layer(LayerState.PENDING, "being added", "adding")
+        log.info("adding the route entries for %s", _list(networks))
+        refusals = await provider.ensure(networks)
+        for network, intent in intents.items():
+            error = refusals.get(network)
+            if error is None or intent is None:
+                self._failures.pop(network, None)
+                continue
+            failure = self._failures.get(network)
             if failure is None or failure.intent != intent:
                 retry = Retry(self._resync, max(_SLOWEST, self._resync), self._jitter)
-                failure = _Failure(intent, Layer(LayerState.ERROR, "", ""), retry)
+                failure = self._failures[network] = _Failure(intent, Layer(LayerState.ERROR, "", ""), retry)
             problem = cloud_problem(error)
             failure.layer = Layer(LayerState.ERROR, problem.text, problem.code)
             failure.retry.failed(clock())
-            self._failures[network] = failure
             self._layers[network] = failure.layer
             log.warning("the route entry for %s cannot be added: %s", network, problem.text)
-        else:
-            self._failures.pop(network, None)
-        return True
 
 
-def classify(seen: Observation, network: Network) -> Entry:
-    """Return what the route tables hold for this CIDR, all of ours taken together."""
-    entries = [entry for entry in seen.to(network) if entry.table in seen.vpc.tables]
-    ours = [entry for entry in entries if entry.owner is Owner.OURS]
-    if len(ours) < len(entries):
-        return Entry.MIXED if ours else Entry.FOREIGN
-    if not ours:
-        return Entry.ABSENT
-    good = {entry.table for entry in ours if _is_good(entry, seen.vpc)}
-    return Entry.READY if good == set(seen.vpc.tables) and len(ours) == len(good) else Entry.UNSETTLED
+def _parts(networks: Sequence[Network]) -> Iterator[Sequence[Network]]:
+    for start in range(0, len(networks), _AT_ONCE):
+        yield networks[start : start + _AT_ONCE]
 
 
-def _is_good(entry: RouteEntry, vpc: Vpc) -> bool:
-    return entry.status is EntryStatus.AVAILABLE and entry.next_hop == vpc.instance_id
-
-
-def _layer(step: AttractStep, intent: Intent, seen: Observation) -> Layer:
-    """Return what a step that sends nothing says of its CIDR."""
-    if step is AttractStep.BLOCKED:
-        theirs = next(entry for entry in seen.to(intent.network) if entry.owner is not Owner.OURS)
-        where = f"{theirs.table} already sends it to {theirs.next_hop or 'the VPC itself'}"
-        named = f" ({theirs.name})" if theirs.name else ""
-        return Layer(LayerState.ERROR, f"{where}{named}, by an entry that is not ours", "foreign-entry")
-    if step is AttractStep.WITHHELD:
-        return Layer(LayerState.ABSENT, f"withdrawn while link {intent.via} is down, as asked for", "withheld")
-    if intent.phase is not Phase.PRESENT:
-        return Layer(LayerState.PENDING, "the cloud sends it here no more", "withdrawn")
-    if step is AttractStep.WAIT:
-        return Layer(LayerState.PENDING, "waits until the kernel carries it", "waiting-kernel")
-    return Layer(LayerState.OK, f"{', '.join(seen.vpc.tables)} -> {seen.vpc.instance_id}")
-
-
-def cloud_problem(error: CloudError) -> Problem:
-    """Return an error as a person should see it. Support asks for the request id."""
-    code, step = next((found for kind, *found in _PROBLEMS if isinstance(error, kind)), _UNAVAILABLE)
-    asked = f" [{', '.join(filter(None, (error.code, error.request_id)))}]" if error.code or error.request_id else ""
-    return Problem(code, f"cloud: {error}{asked}", step)
-
-
-_UNAVAILABLE: Final = ["cloud-unavailable", "packets keep flowing; it is tried again"]
-_PROBLEMS: Final[tuple[tuple[type[CloudError], str, str], ...]] = (
-    (Throttled, "cloud-throttled", "nothing: it is tried again, slower"),
-    (Conflict, "cloud-busy", "nothing: it is tried again when the other change of the VPC is done"),
-    (Duplicate, "foreign-entry", "remove that entry in the cloud's console, or the CIDR here"),
-    (QuotaExceeded, "cloud-quota", "raise the route table's quota, or add one larger CIDR instead of several"),
-    (Denied, "cloud-denied", "give the instance's role the permissions for route entries"),
-    (Rejected, "cloud-rejected", "remove the CIDR, or mend what the cloud complains about"),
-)
+def _list(networks: Sequence[Network]) -> str:
+    few = ", ".join(map(str, networks[:3]))
+    return few if len(networks) <= 3 else f"{few} and {len(networks) - 3} more"

@@ -57,7 +57,9 @@ class CloudConfig:
 
     `endpoint`: host, or host:port; empty means the region's own. `route_tables`: ids; empty means all that vSwitches
     use. `resync_seconds`: how often the route tables are read when nothing happens. `credentials`: "role" for the
-    instance's RAM role, "env" for the SDK's environment variables, else the path of a 0600 file.
+    instance's RAM role, "env" for the SDK's environment variables, else the path of a 0600 file. `route_quota`: the
+    custom entries that a table takes (the account's vpc_quota_route_entrys_num); `route_reserve`: how many of them stay
+    free where others use the table, too.
     """
 
     provider: str = "aliyun"
@@ -67,6 +69,8 @@ class CloudConfig:
     route_tables: tuple[str, ...] = ()
     resync_seconds: float = 60.0
     credentials: str = "role"
+    route_quota: int = 200
+    route_reserve: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,15 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
+def _count(least: int) -> Reader:
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10_000:
+            raise _Bad(f"a whole number between {least} and 10000, without quotes")
+        return value
+
+    return read
+
+
 def _url(value: object) -> str:
     if not isinstance(value, str) or not value.startswith(("http://", "https://")):
         raise _Bad('an address that starts with http:// or https://, such as "http://100.100.100.200"')
@@ -150,6 +163,8 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
         "route_tables": _texts,
         "resync_seconds": _seconds,
         "credentials": _credentials,
+        "route_quota": _count(1),
+        "route_reserve": _count(0),
     },
 }
 

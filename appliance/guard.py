@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from appliance.model import Intent, Network
 
 if TYPE_CHECKING:
-    from cloud.provider import Vpc
+    from cloud.provider import RouteEntry, Vpc
 
 
 class Severity(Enum):
@@ -46,7 +46,8 @@ class Facts:
 
     `vpc`: as the cloud describes it, None before the first answer. `tunnel_servers`: the addresses of the links' far
     ends; `unresolved`: names of those that have none at the moment. `tunnel_subnets`: the networks on TUN devices.
-    `local_networks`: (device, network) of every other device. `intents`: what is asked for already. `links`: names.
+    `local_networks`: (device, network) of every other device. `entries`: the
+    cloud's route entries as last seen. `intents`: what is asked for already. `links`: names.
     """
 
     vpc: Vpc | None = None
@@ -54,6 +55,7 @@ class Facts:
     unresolved: tuple[str, ...] = ()
     tunnel_subnets: frozenset[Network] = frozenset()
     local_networks: frozenset[tuple[str, Network]] = frozenset()
+    entries: tuple[RouteEntry, ...] = ()
     intents: tuple[Intent, ...] = ()
     links: frozenset[str] = frozenset()
 
@@ -88,6 +90,8 @@ FORBIDDEN: Final = tuple(
         ("ff00::/8", "multicast", "the multicast range"),
     )
 )
+
+_OTHERS: Final = frozenset({"foreign", "changed"})  # cloud.provider.Owner: entries that are not ours
 
 # Shorter than this is never one cluster: most likely a typing error, and it would cover half of somebody's network.
 SHORTEST: Final = {4: 8, 6: 16}
@@ -198,6 +202,10 @@ def _warnings(network: Network, facts: Facts, reasons: list[Reason]) -> Iterator
     if not reasons and any(within(network, cidr) for cidr in vpcs):
         text = f"{network} lies in the VPC's own CIDR, in no vSwitch yet"
         yield Reason("inside-vpc", Severity.WARN, text, "make no vSwitch there as long as it is proxied")
+    for entry in facts.entries:
+        if entry.owner.value in _OTHERS and entry.destination != network and within(entry.destination, network):
+            text = f"{entry.table} sends {entry.destination} to {entry.next_hop}: more specific, so it wins there"
+            yield Reason("shadowed", Severity.WARN, text, "remove that route entry, if it is not meant")
     for name in facts.unresolved:
         text = f"the tunnel server {name} has no known address: whether {network} contains it could not be checked"
         yield Reason("tunnel-server-unknown", Severity.WARN, text, "mend the name's DNS record; it is checked again")

@@ -168,6 +168,17 @@ class IntentStore:
         self._changed()
         return True
 
+    def release(self, network: Network, *, who: str = "operator") -> None:
+        """Say that an entry of ours for a CIDR that nobody asks for may go: what `attract` sees of it, it withdraws.
+
+        For a CIDR that somebody does ask for this changes nothing: its record decides.
+        """
+        with self._writing() as db:
+            at = self._clock()
+            db.execute("INSERT OR REPLACE INTO released VALUES (?, ?)", (str(network), at))
+            _note(db, Event(at, who, "released", str(network), "an entry with our mark that nobody asked for"))
+        self._changed()
+
     def released(self) -> frozenset[Network]:
         """Return the networks that were asked for once, were given back, and were not asked for since."""
         with self._reading() as db:

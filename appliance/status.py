@@ -192,7 +192,8 @@ def _cidr_problems(cidr: CidrStatus, cloud_error: Problem | None) -> list[Proble
 
 _CIDR_NEXT: Final[Mapping[str, str]] = {
     "no-path": "see whether the probe target lives, and what lies between it and the link's far end",
-    "foreign-entry": "remove that entry in the cloud's console, or the CIDR here; nexthop touches only its own entries",
+    "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
+    "changed-by-hand": "`nexthop cidr adopt` the entry to have it back, or remove the CIDR here",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
     "cloud-rejected": "remove the CIDR, or mend what the cloud complains about",
@@ -202,7 +203,7 @@ _CIDR_NEXT: Final[Mapping[str, str]] = {
 
 def _stray(network: Network) -> Problem:
     text = f"the cloud sends {network} here by an entry with our mark, but nobody asked for it"
-    step = f"`nexthop cidr add {network}` to carry it, or remove the entry in the cloud's console"
+    step = f"`nexthop cidr add {network}` to carry it, or `nexthop stray rm {network}` to remove the entry"
     return Problem("stray-entry", text, step)
 
 

@@ -21,10 +21,16 @@ from aliyunsdkcore.auth.credentials import AccessKeyCredential, StsTokenCredenti
 from aliyunsdkcore.auth.signers.access_key_signer import AccessKeySigner
 from aliyunsdkcore.auth.signers.sts_token_signer import StsTokenSigner
 from aliyunsdkcore.client import AcsClient
+from aliyunsdkecs.request.v20140526.DescribeNetworkInterfaceAttributeRequest import (
+    DescribeNetworkInterfaceAttributeRequest,
+)
+from aliyunsdkecs.request.v20140526.DescribeSecurityGroupAttributeRequest import DescribeSecurityGroupAttributeRequest
+from aliyunsdkecs.request.v20140526.ModifyNetworkInterfaceAttributeRequest import ModifyNetworkInterfaceAttributeRequest
+from aliyunsdkvpc.request.v20160428.CreateRouteEntriesRequest import CreateRouteEntriesRequest
 from aliyunsdkvpc.request.v20160428.CreateRouteEntryRequest import CreateRouteEntryRequest
+from aliyunsdkvpc.request.v20160428.DeleteRouteEntriesRequest import DeleteRouteEntriesRequest
 from aliyunsdkvpc.request.v20160428.DeleteRouteEntryRequest import DeleteRouteEntryRequest
 from aliyunsdkvpc.request.v20160428.DescribeRouteEntryListRequest import DescribeRouteEntryListRequest
-from aliyunsdkvpc.request.v20160428.DescribeRouteTableListRequest import DescribeRouteTableListRequest
 from aliyunsdkvpc.request.v20160428.DescribeVpcsRequest import DescribeVpcsRequest
 from aliyunsdkvpc.request.v20160428.DescribeVSwitchesRequest import DescribeVSwitchesRequest
 from aliyunsdkvpc.request.v20160428.ModifyRouteEntryRequest import ModifyRouteEntryRequest
@@ -32,23 +38,30 @@ from aliyunsdkvpc.request.v20160428.ModifyRouteEntryRequest import ModifyRouteEn
 from cloud.answers import Body, Mark
 from cloud.credentials import Credentials, Keys, named
 from cloud.errors import classify, newer_credentials_may_help
+from cloud.interface import let_us_route
 from cloud.metadata import Metadata
-from cloud.provider import CloudError, Denied, Unavailable
+from cloud.provider import CloudError, Denied, Quota, Unavailable
 from cloud.retry import Pace
 from cloud.route_table import AliyunProvider
 
 __all__ = ["AliyunProvider", "Rpc", "connect"]
 
 _REQUESTS: Final[Mapping[str, Any]] = {
+    "CreateRouteEntries": CreateRouteEntriesRequest,
     "CreateRouteEntry": CreateRouteEntryRequest,
+    "DeleteRouteEntries": DeleteRouteEntriesRequest,
     "DeleteRouteEntry": DeleteRouteEntryRequest,
+    "DescribeNetworkInterfaceAttribute": DescribeNetworkInterfaceAttributeRequest,
     "DescribeRouteEntryList": DescribeRouteEntryListRequest,
-    "DescribeRouteTableList": DescribeRouteTableListRequest,
+    "DescribeSecurityGroupAttribute": DescribeSecurityGroupAttributeRequest,
     "DescribeVSwitches": DescribeVSwitchesRequest,
     "DescribeVpcs": DescribeVpcsRequest,
+    "ModifyNetworkInterfaceAttribute": ModifyNetworkInterfaceAttributeRequest,
     "ModifyRouteEntry": ModifyRouteEntryRequest,
 }
-_WRITES: Final = frozenset({"CreateRouteEntry", "DeleteRouteEntry", "ModifyRouteEntry"})
+_WRITES: Final = frozenset(action for action in _REQUESTS if not action.startswith("Describe"))
+_ECS: Final = frozenset(action for action in _REQUESTS if "Interface" in action or "SecurityGroup" in action)
+_SETTERS: Final = {"RouteEntries": "set_RouteEntriess"}  # the SDK's own plural of a plural
 _SILENT: Final = logging.CRITICAL + 1
 _LONGEST_MESSAGE: Final = 300
 # What the SDK says of a call that got no answer, without the URL that it says it with.
@@ -63,7 +76,7 @@ _NO_ANSWER: Final = (
 
 
 class Rpc:
-    """The VPC API of one region. `endpoint` is HOST[:PORT], or empty for the region's own."""
+    """The VPC API of one region, and what we need of ECS. `endpoint` is HOST[:PORT], or empty for the region's own."""
 
     def __init__(
         self,
@@ -83,7 +96,7 @@ class Rpc:
         self._client: tuple[Keys, Any] | None = None
         _silence()
 
-    async def __call__(self, action: str, params: Mapping[str, str]) -> Body:
+    async def __call__(self, action: str, params: Mapping[str, Any]) -> Body:
         """Send one call and return the answer's body; raise `CloudError`. Keys that have just run out are replaced."""
         keys = await self._source.keys()
         try:
@@ -97,10 +110,10 @@ class Rpc:
                 raise
         return await asyncio.to_thread(self._send, newer, action, params)
 
-    def _send(self, keys: Keys, action: str, params: Mapping[str, str]) -> Body:
+    def _send(self, keys: Keys, action: str, params: Mapping[str, Any]) -> Body:
         request = _REQUESTS[action]()
         for name, value in params.items():
-            getattr(request, f"set_{name}")(value)
+            getattr(request, _SETTERS.get(name, f"set_{name}"))(value)
         request.set_protocol_type(self._protocol)
         if self._endpoint:
             request.set_endpoint(self._endpoint)
@@ -122,13 +135,13 @@ class Rpc:
         except ClientException as error:
             code, text = str(error.get_error_code()), str(error).lower()
             reason = next((ours for theirs, ours in _NO_ANSWER if theirs in text), "no connection")
-            failure = classify(code)(f"{action}: no answer from {self._host()}: {reason}", code=code)
+            failure = classify(code)(f"{action}: no answer from {self._host(action)}: {reason}", code=code)
         except Exception as error:
-            failure = Unavailable(f"{action}: no sense in the answer of {self._host()} ({type(error).__name__})")
+            failure = Unavailable(f"{action}: no sense in the answer of {self._host(action)} ({type(error).__name__})")
         else:
             if isinstance(told, dict):
                 return told
-            failure = Unavailable(f"{action}: no sense in the answer of {self._host()}")
+            failure = Unavailable(f"{action}: no sense in the answer of {self._host(action)}")
         # Raised here, outside of every handler: not even `__context__` may lead to the SDK's exception.
         raise failure
 
@@ -154,8 +167,8 @@ class Rpc:
         self._client = keys, client
         return client
 
-    def _host(self) -> str:
-        return self._endpoint or f"vpc.{self._region}.aliyuncs.com"
+    def _host(self, action: str = "") -> str:
+        return self._endpoint or f"{'ecs' if action in _ECS else 'vpc'}.{self._region}.aliyuncs.com"
 
     def _proxies(self) -> dict[str, str | None]:
         """Return what the environment says, NO_PROXY included, which the SDK ignores; never a proxy for plain HTTP."""
@@ -176,9 +189,12 @@ async def connect(
     route_tables: Sequence[str] = (),
     credentials: str = "role",
     appliance_id: str = "",
+    quota: Quota = Quota(),  # noqa: B008 - frozen
     pace: Pace = Pace(),  # noqa: B008 - frozen
 ) -> AliyunProvider:
     """Ask the metadata service who we are, and return the provider for our VPC; raise `Denied` or `Unavailable`.
+
+    Our network interface is told to let us route, where it does not and we may.
 
     `credentials`: "role", "env" or the path of a file. `appliance_id` goes into the mark on our entries; the instance
     id by default.
@@ -187,7 +203,8 @@ async def connect(
     identity = await service.identity()
     rpc = Rpc(identity.region, named(credentials, service), endpoint=endpoint, protocol=protocol, pace=pace)
     mark = Mark(appliance_id or identity.instance_id)
-    return AliyunProvider(rpc, identity, mark, tables=route_tables, pace=pace)
+    await let_us_route(rpc, identity.eni)
+    return AliyunProvider(rpc, identity, mark, tables=route_tables, quota=quota, pace=pace, skew=service.skew)
 
 
 def _told(message: str, keys: Keys) -> str:

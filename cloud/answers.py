@@ -1,7 +1,7 @@
 """The API's JSON as values, and our mark on a route entry. Pure.
 
 Route entries cannot be tagged, so the mark is in name and description, and only an entry that carries **both** exactly
-as we write them is ours: what a person has renamed is theirs.
+as we write them is ours: what a person has renamed is theirs, and so is what a person has pointed elsewhere.
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ _STATUSES: Final = {status.value.lower(): status for status in EntryStatus}
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Whose we are, written into every entry. `epoch` counts takeovers; entries of all our epochs are ours."""
+    """Whose we are, written into every entry: ``nexthop:APPLIANCE:EPOCH:NEXT-HOP``.
+
+    `epoch` counts takeovers: entries of all epochs up to ours are ours, one of a later epoch belongs to who took over
+    from us. `hop` is the instance that we make the next hop; since it is written down, a next hop that somebody has
+    changed by hand is told from one that an earlier self of ours has set.
+    """
 
     appliance: str
     epoch: int = 1
+    hop: str = ""
 
     @property
     def name(self) -> str:
@@ -33,11 +39,19 @@ class Mark:
     @property
     def description(self) -> str:
         """The Description, up to 256 characters."""
-        return f"nexthop:{self.appliance}:{self.epoch}"
+        return f"nexthop:{self.appliance}:{self.epoch}" + (f":{self.hop}" if self.hop else "")
 
-    def is_on(self, name: str, description: str) -> bool:
-        """Say whether an entry with these texts is ours."""
-        return name == self.name and description.startswith(f"nexthop:{self.appliance}:")
+    def owner(self, name: str, description: str, hop: str) -> Owner:
+        """Say whose an entry with these texts and this next hop is."""
+        beginning = f"nexthop:{self.appliance}:"
+        if name != self.name or not description.startswith(beginning):
+            return Owner.FOREIGN
+        epoch, _, written = description.removeprefix(beginning).partition(":")
+        if not epoch.isdecimal() or int(epoch) > self.epoch:
+            return Owner.FOREIGN
+        if hop == self.hop or written in {"", hop}:
+            return Owner.OURS
+        return Owner.CHANGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +70,14 @@ def entry(item: Body, table: str, mark: Mark) -> RouteEntry | None:
         return None
     hops = (item.get("NextHops") or {}).get("NextHop") or [{}]
     name, description = item.get("RouteEntryName") or "", item.get("Description") or ""
-    if item.get("Type") != "Custom":
-        owner = Owner.SYSTEM
-    else:
-        owner = Owner.OURS if mark.is_on(name, description) else Owner.FOREIGN
+    hop = hops[0].get("NextHopId") or ""
     return RouteEntry(
         destination=destination,
-        next_hop=hops[0].get("NextHopId") or "",
+        next_hop=hop,
         next_hop_type=hops[0].get("NextHopType") or "",
         table=item.get("RouteTableId") or table,
         entry_id=item.get("RouteEntryId") or "",
-        owner=owner,
+        owner=mark.owner(name, description, hop) if item.get("Type") == "Custom" else Owner.SYSTEM,
         status=_STATUSES.get(str(item.get("Status")).lower(), EntryStatus.PENDING),
         name=name,
         description=description,

@@ -79,6 +79,8 @@ _EXACT: Final[Mapping[type[CloudError], tuple[str, ...]]] = {
         "OperationUnsupported",
         "OperationFailed.InstanceDismatchCurrentVpc",
         "OperationFailed.FilterParamUnderWrongRouteType",
+        "OperationFailed.QueryCenEntry",
+        "ResourceNotAssociated",
         "IdempotentParameterMismatch",
         "UnsupportedHTTPMethod",
     ),
@@ -91,10 +93,19 @@ _FAMILIES: Final[tuple[tuple[str, type[CloudError]], ...]] = (
     ("mismatch", Rejected),
     ("paramexclusive", Rejected),
     ("dependencyviolation", Rejected),
+    ("unsupportedoperation", Rejected),
 )
 _BY_CODE: Final = {code.lower(): kind for kind, codes in _EXACT.items() for code in codes}
 # Their cause is in the credentials, and newer ones may mend it.
 _STALE: Final = ("invalidsecuritytoken", "invalidaccesskeyid", "missingsecuritytoken")
+# The region, or this kind of entry, does not know the call (yet).
+_NOT_OFFERED: Final = (
+    "invalidaction.notfound",
+    "invalidapi.notfound",
+    "operationunsupported",
+    "unsupportedoperation",
+    "operationdenied.nexthoptypenotpermitted",
+)
 
 
 def classify(code: str, status: int = 0) -> type[CloudError]:
@@ -116,6 +127,11 @@ def classify(code: str, status: int = 0) -> type[CloudError]:
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         return Denied
     return Unavailable
+
+
+def is_not_offered(error: CloudError) -> bool:
+    """Say whether the cloud refused the *kind* of call, so that another kind may do the same: no fault of the entry."""
+    return isinstance(error, Rejected) and error.code.lower().startswith(_NOT_OFFERED)
 
 
 def newer_credentials_may_help(error: CloudError) -> bool:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from ipaddress import IPv4Address
 from typing import Final
@@ -38,6 +40,7 @@ class Identity:
     private_ip: IPv4Address
     mac: str
     eni: str
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,11 @@ class Metadata:
         eni = await self.read(f"meta-data/network/interfaces/macs/{told[-1]}/network-interface-id")
         instance, region, zone, vpc, vswitch, address, mac = told
         try:
-            return Identity(instance, region, zone, vpc, vswitch, IPv4Address(address), mac, eni)
+            account = await self.read("meta-data/owner-account-id")
+        except Denied:  # nice to have, no more
+            account = ""
+        try:
+            return Identity(instance, region, zone, vpc, vswitch, IPv4Address(address), mac, eni, account)
         except ValueError:
             raise self._nonsense("meta-data/private-ipv4") from None
 
@@ -84,6 +91,25 @@ class Metadata:
             return RoleCredentials(told["AccessKeyId"], told["AccessKeySecret"], told["SecurityToken"], expires)
         except (ValueError, KeyError, AttributeError, TypeError):
             raise self._nonsense("the role's credentials") from None  # whose text may hold a secret
+
+    async def skew(self) -> float | None:
+        """Return by how many seconds this machine's clock is ahead of the service's; None where it does not say."""
+        return await asyncio.to_thread(self._skew)
+
+    def _skew(self) -> float | None:
+        request = urllib.request.Request(f"{self._base}/latest/meta-data/", method="GET")  # noqa: S310
+        try:
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                stamp = answer.headers.get("Date", "")
+        except urllib.error.HTTPError as error:
+            with error:
+                stamp = error.headers.get("Date", "")
+        except (OSError, http.client.HTTPException):
+            return None
+        try:
+            return time.time() - parsedate_to_datetime(stamp).timestamp()
+        except (ValueError, TypeError):
+            return None
 
     async def read(self, item: str) -> str:
         """Return the text of ``/latest/ITEM``; raise `Denied` if it is missing or refused, else `Unavailable`."""

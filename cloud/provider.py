@@ -9,12 +9,14 @@
     +- Rejected        the cloud will never take this entry as it is
     +- Unavailable     no answer that we can trust: it may or may not have happened, so read back first
 
-A provider keeps no memory of the table: `observe` reads it whole, `ensure` and `withdraw` act on one CIDR and may be
-repeated without harm.
+A provider keeps no memory of the table: `observe` reads it whole, `ensure` and `withdraw` act on any number of CIDRs
+and may be repeated without harm. What concerns one CIDR is returned for it and stops no other; what concerns the cloud
+is raised.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
@@ -64,7 +66,8 @@ class Owner(Enum):
     """Whose a route entry is."""
 
     OURS = "ours"  # carries this appliance's mark
-    FOREIGN = "foreign"  # made by somebody else
+    CHANGED = "changed"  # carries our mark, and a next hop that we never gave it: somebody means it
+    FOREIGN = "foreign"  # made by somebody else, or by a later epoch of ours
     SYSTEM = "system"  # made by the cloud: the VPC's own vSwitches
 
 
@@ -106,15 +109,47 @@ class Vpc:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How many custom entries one table takes, and how many of them we leave free where others use the table, too."""
+
+    limit: int = 200
+    reserve: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """Everything that one pass of reading saw."""
 
     vpc: Vpc
     entries: tuple[RouteEntry, ...]
+    quota: Quota = Quota()
 
     def to(self, destination: Network) -> tuple[RouteEntry, ...]:
         """Return the entries for exactly this destination, in all tables."""
         return tuple(entry for entry in self.entries if entry.destination == destination)
+
+
+class State(Enum):
+    """What an examination found of one prerequisite."""
+
+    OK = "ok"
+    WARN = "warn"  # it works, or may work; somebody should look
+    FAIL = "fail"  # it does not work before this is mended
+    UNKNOWN = "unknown"  # it could not be found out
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One prerequisite: `code` is stable, `text` says how it is, `fix` is a command or a place in the console."""
+
+    code: str
+    state: State
+    text: str
+    fix: str = ""
+
+
+Refusals = Mapping[Network, CloudError]
+"""What stops single CIDRs: each is a `Duplicate`, a `QuotaExceeded` or a `Rejected`."""
 
 
 class Provider(Protocol):
@@ -124,10 +159,28 @@ class Provider(Protocol):
         """Read the VPC and every entry of every table that we program."""
         ...
 
-    async def ensure(self, destination: Network) -> None:
-        """Make `destination` point at this instance in every table; return when the cloud calls it Available."""
+    async def ensure(self, destinations: Collection[Network]) -> Refusals:
+        """Make each of `destinations` point at this instance in every table; return when the cloud calls it Available.
+
+        One that is refused in one table is done in the others all the same.
+        """
         ...
 
-    async def withdraw(self, destination: Network) -> None:
-        """Remove our entry for `destination` from every table; return when it is gone. None there is no error."""
+    async def withdraw(self, destinations: Collection[Network]) -> Refusals:
+        """Remove our entries for `destinations` from every table; return when they are gone. None there is no error."""
+        ...
+
+    async def adopt(self, destination: Network) -> None:
+        """Make the entry that somebody else has for `destination` ours, in place, in every table that has one.
+
+        Only ever at a person's explicit wish. Raises what stops it, `Rejected` also where there is no such entry.
+        """
+        ...
+
+    async def examine(self, wanted: Collection[Network]) -> tuple[Finding, ...]:
+        """Look at every prerequisite of carrying `wanted`. Changes nothing; raises nothing but `CloudError`."""
+        ...
+
+    def policy(self) -> Mapping[str, object]:
+        """Return the least that our credentials have to be allowed, as the cloud's own policy document."""
         ...

@@ -40,7 +40,7 @@ def main() -> int:
         parser.error(str(error))
     try:
         asyncio.run(_run(file))
-    except (OSError, LookupError) as error:
+    except (OSError, LookupError, BadWorld) as error:
         logging.getLogger(__name__).error("%s", error)
         return 2
     return 0

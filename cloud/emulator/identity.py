@@ -63,6 +63,12 @@ class Identities:
                     return issued.secret
         return None
 
+    def principal(self, key_id: str) -> str:
+        """Return whose key this is: ``role/NAME``, or ``key/ID``."""
+        if any(key.id == key_id for key in self._file.access_key) or self._file.role is None:
+            return f"key/{key_id}"
+        return f"role/{self._file.role.name}"
+
     def instance_at(self, address: str) -> Instance | None:
         """Return the instance that asks from this address."""
         ip = IPv4Address(address)
@@ -125,6 +131,7 @@ class Identities:
             "eipv4": str(instance.eip or ""),
             "mac": instance.mac,
             "network-type": "vpc",
+            "owner-account-id": file.account,
         }
         nic = place | {
             "network-interface-id": instance.eni,

@@ -8,89 +8,31 @@ those of the CreateRouteEntry, ModifyRouteEntry and DeleteRouteEntry pages of th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, ip_network
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_network
 from typing import Final
 
+from cloud.emulator.values import ApiError, Change, Entry, Hop, NextHop, Wanted
 from cloud.emulator.worldfile import Instance, RouteTable, VSwitch, WorldFile
 
-QUOTA: Final = 200  # custom entries of one table, by default
+__all__ = ["ApiError", "Change", "Entry", "Hop", "NextHop", "Wanted", "World"]
+
 SERVICES: Final = IPv4Network("100.64.0.0/10")  # a system entry of every table
 _FORBIDDEN: Final = tuple(map(IPv4Network, ("127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4")))
 _TOKEN_LENGTH: Final = 64
+_REMEMBERED: Final = 64  # states before writes, for lists that lag
 _NAME_LENGTH: Final = 128
 _DESCRIPTION_LENGTH: Final = 256
 
 
-class ApiError(Exception):
-    """An answer of the API that is an error: its code, its text and its HTTP status."""
-
-    def __init__(self, code: str, message: str, *, status: int = 400) -> None:
-        super().__init__(code)
-        self.code = code
-        self.message = message
-        self.status = status
-
-
-@dataclass(frozen=True, slots=True)
-class NextHop:
-    """Where an entry sends packets; `id` is empty for the system's own."""
-
-    type: str
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of a table. While it is Modifying, packets still go to `hop` and `pending_hop` is what it will be."""
-
-    id: str
-    table: str
-    destination: IPv4Network
-    hop: NextHop
-    custom: bool = True
-    name: str = ""
-    description: str = ""
-    status: str = "Available"
-    settled_at: float = 0.0
-    changed_at: float = 0.0
-    pending_hop: NextHop | None = None
-
-    @property
-    def shown_hop(self) -> NextHop:
-        """What the API lists."""
-        return self.pending_hop or self.hop
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a caller of CreateRouteEntry asks for."""
-
-    table: str
-    destination: str
-    hop: NextHop
-    name: str = ""
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a caller of ModifyRouteEntry asks for; None leaves it as it is."""
-
-    hop: NextHop | None = None
-    name: str | None = None
-    description: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One kernel route of the virtual router: `via` is None where the destination is on the link itself."""
-
-    table: str
-    destination: IPv4Network
-    via: IPv4Address | None
-    interface: str
+_BATCH_CODES: Final = {
+    "Duplicated.VpcNextHop": "VPC_ROUTE_ENTRY_CIDR_BLOCK_DUPLICATE",
+    "InvalidCIDRBlock.Duplicate": "VPC_ROUTE_ENTRY_CIDR_BLOCK_DUPLICATE",
+    "IncorrectRouteEntryStatus": "VPC_ROUTE_ENTRY_STATUS_ERROR",
+    "InvalidRouteEntry.NotFound": "VPC_ROUTER_ENTRY_NOT_EXIST",
+}
 
 
 class World:
@@ -104,9 +46,18 @@ class World:
         self._entries: dict[str, Entry] = {}
         self._tokens: dict[str, tuple[Wanted, str]] = {}
         self._numbered = 0
+        self._past: deque[tuple[float, dict[str, Entry]]] = deque(maxlen=_REMEMBERED)
+        self.source_dest_check = {each.eni: each.source_dest_check for each in file.instance}
         for table in file.route_table:
             for cidr in (*(vswitch.cidr for vswitch in file.vswitch), SERVICES):
                 self._add(Entry(self._new_id(), table.id, cidr, NextHop("local", ""), custom=False))
+
+    def as_of(self, then: float) -> World:
+        """Return the world as it was at `then`, to look at: what a list that lags shows."""
+        old = World(self.file)
+        state = next((before for until, before in self._past if until > then), self._entries)
+        old._entries = dict(state)
+        return old
 
     def entries(self, table: str, now: float) -> list[Entry]:
         """Return what is in the table at `now`; raise `ApiError` if there is no such table."""
@@ -127,8 +78,35 @@ class World:
                     raise ApiError("IdempotentParameterMismatch", message)
                 return answer
         destination = self._may_create(wanted)
-        if dry_run:
-            raise ApiError("DryRunOperation", "Request validation has been passed with DryRun flag set.")
+        self._check_idle()
+        _end_of_dry_run(dry_run)
+        self._remember(now)
+        entry_id = self._make(wanted, destination, now)
+        if token:
+            self._tokens[token] = wanted, entry_id
+        return entry_id
+
+    def create_many(
+        self, wishes: Sequence[Wanted], now: float, *, dry_run: bool = False
+    ) -> tuple[list[str], list[tuple[Wanted, ApiError]]]:
+        """Add what can be added; return the ids made, and what was refused and why."""
+        self._settle(now)
+        self._check_idle()
+        self._remember(now)
+        made: list[str] = []
+        failed: list[tuple[Wanted, ApiError]] = []
+        for wanted in wishes:
+            try:
+                destination = self._may_create(wanted)
+            except ApiError as error:
+                failed.append((wanted, _of_batch(error)))
+            else:
+                if not dry_run:
+                    made.append(self._make(wanted, destination, now))
+        _end_of_dry_run(dry_run)
+        return made, failed
+
+    def _make(self, wanted: Wanted, destination: IPv4Network, now: float) -> str:
         status, at = ("Pending", now + self.file.settle_ms / 1000) if self.file.settle_ms else ("Available", now)
         entry = Entry(
             id=self._new_id(),
@@ -142,21 +120,20 @@ class World:
             changed_at=now,
         )
         self._add(entry)
-        if token:
-            self._tokens[token] = wanted, entry.id
         return entry.id
 
     def modify(self, entry_id: str, change: Change, now: float, *, dry_run: bool = False) -> None:
         """Change the next hop in place, or the texts, or all of them."""
         self._settle(now)
         entry = self._writable(entry_id)
+        self._check_idle()
         self._check_texts(change.name or "", change.description or "")
         if change.hop is not None:
             self._check_hop(change.hop)
             if change.hop == entry.hop:
                 raise ApiError("OperationDenied.NextHopNotChanged", "The next hop of the route entry is not changed.")
-        if dry_run:
-            raise ApiError("DryRunOperation", "Request validation has been passed with DryRun flag set.")
+        _end_of_dry_run(dry_run)
+        self._remember(now)
         entry = replace(
             entry,
             name=entry.name if change.name is None else change.name,
@@ -173,8 +150,31 @@ class World:
         """Remove a custom entry."""
         self._settle(now)
         entry = self._writable(entry_id)
-        if dry_run:
-            raise ApiError("DryRunOperation", "Request validation has been passed with DryRun flag set.")
+        self._check_idle()
+        _end_of_dry_run(dry_run)
+        self._remember(now)
+        self._vanish(entry, now)
+
+    def delete_many(
+        self, names: Sequence[str | tuple[str, str]], now: float, *, dry_run: bool = False
+    ) -> dict[int, ApiError]:
+        """Remove entries named by id, or by table and destination; return what was refused, by its place in `names`."""
+        self._settle(now)
+        self._check_idle()
+        self._remember(now)
+        failed: dict[int, ApiError] = {}
+        found: list[Entry] = []
+        for index, name in enumerate(names):
+            try:
+                found.append(self._writable(name if isinstance(name, str) else self.find(*name, now)))
+            except ApiError as error:
+                failed[index] = _of_batch(error)
+        _end_of_dry_run(dry_run)
+        for entry in found:
+            self._vanish(entry, now)
+        return failed
+
+    def _vanish(self, entry: Entry, now: float) -> None:
         at = now + self.file.settle_ms / 1000
         self._add(replace(entry, status="Deleting", settled_at=at, changed_at=now))
         self._settle(now)
@@ -229,12 +229,13 @@ class World:
         # Before the state of the VPC: a duplicate stays one, however long the caller waits.
         for entry in self._entries.values():
             if entry.table == wanted.table and entry.destination == destination:
+                if self.file.duplicate_code:
+                    raise ApiError(self.file.duplicate_code, "The route entry already exists.")
                 if entry.shown_hop == wanted.hop:
                     raise ApiError("Duplicated.VpcNextHop", "Route entry nexthop duplicate.")
                 raise ApiError("InvalidCIDRBlock.Duplicate", "Specified CIDR block is already exists.")
-        if sum(entry.custom and entry.table == wanted.table for entry in self._entries.values()) >= QUOTA:
+        if sum(entry.custom and entry.table == wanted.table for entry in self._entries.values()) >= self.file.quota:
             raise ApiError("QuotaExceeded", "Route entry quota exceeded in this route table.")
-        self._check_idle()
         return destination
 
     def _writable(self, entry_id: str) -> Entry:
@@ -245,7 +246,6 @@ class World:
             raise ApiError("OperationDenied", "Operation is denied, since the route entry type is system.")
         if entry.status != "Available":
             raise ApiError("IncorrectRouteEntryStatus", "Specified routeEntry status error.")
-        self._check_idle()
         return entry
 
     def _check_idle(self) -> None:
@@ -276,12 +276,25 @@ class World:
         if len(description) > _DESCRIPTION_LENGTH or description.startswith(web):
             raise ApiError("InvalidDescription.Malformed", "The Description is illegal.")
 
+    def _remember(self, now: float) -> None:
+        self._past.append((now, dict(self._entries)))
+
     def _add(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
 
     def _new_id(self) -> str:
         self._numbered += 1
         return "rte-emu" + hashlib.sha256(str(self._numbered).encode()).hexdigest()[:17]
+
+
+def _end_of_dry_run(dry_run: bool) -> None:  # noqa: FBT001 - the call's own flag
+    if dry_run:
+        raise ApiError("DryRunOperation", "Request validation has been passed with DryRun flag set.")
+
+
+def _of_batch(error: ApiError) -> ApiError:
+    """Return an error as the batch calls spell it for one entry; others keep the single call's code."""
+    return ApiError(_BATCH_CODES.get(error.code, error.code), error.message)
 
 
 def _cidr(text: str) -> IPv4Network:

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
+QUOTA: Final = 200  # custom entries of one table, by default
+
 
 class BadWorld(ValueError):
     """world.toml cannot be used; the message names the place and says what it should be."""
@@ -38,18 +40,20 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """A long-lived key pair."""
+    """A long-lived key pair; `allow`: what it may do, as in a RAM policy ("vpc:Describe*")."""
 
     id: str
     secret: str = field(repr=False)
+    allow: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The RAM role of instances that have one; its credentials live `lifetime_seconds`."""
+    """The RAM role of instances that have one; its credentials live `lifetime_seconds`; `allow` as for a key."""
 
     name: str
     lifetime_seconds: int = 21600
+    allow: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,48 @@ class Instance:
     mac: str
     role: bool = False
     eip: IPv4Address | None = None
+    source_dest_check: bool = False
+    security_group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityRule:
+    """One rule; `cidr` is the source of an ingress rule and the destination of an egress one."""
+
+    direction: str
+    cidr: IPv4Network
+    protocol: str = "ALL"
+    ports: str = "-1/-1"
+    policy: str = "Accept"
+    priority: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """A security group. It is listed, and not enforced: the virtual router forwards whatever comes."""
+
+    id: str
+    rule: tuple[SecurityRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A rule by which the API misbehaves; README.md says what each `kind` does.
+
+    `action`: whose calls, with ``*`` and ``?``. `nth`: only the n-th of them from now on (0: any). `probability`: of
+    each call that fits. `times`: how often at most (0: without end). `code`, `status`, `message`: of an error.
+    `seconds`: how long a slow answer takes, or how far a stale list lags.
+    """
+
+    kind: str
+    action: str = "*"
+    nth: int = 0
+    probability: float = 1.0
+    times: int = 0
+    code: str = ""
+    status: int = 400
+    message: str = ""
+    seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +169,11 @@ class WorldFile:
     router: RouterSpec = RouterSpec()
     metadata: MetadataSpec = MetadataSpec()
     settle_ms: int = 0
+    quota: int = QUOTA
+    account: str = "1234567890123456"
+    duplicate_code: str = ""
+    security_group: tuple[SecurityGroup, ...] = ()
+    fault: tuple[Fault, ...] = ()
 
     def __post_init__(self) -> None:
         tables = [table.id for table in self.route_table]
@@ -149,6 +200,9 @@ class WorldFile:
         for instance in self.instance:
             _need(instance.vswitch in where, f"instance {instance.id}: vswitch to be one of {sorted(where)}")
             _need(instance.ip in where[instance.vswitch].cidr, f"instance {instance.id}: an ip inside its vswitch")
+            groups = {each.id for each in self.security_group}
+            fits = not instance.security_group or instance.security_group in groups
+            _need(fits, f"instance {instance.id}: security_group to be one of {sorted(groups)}")
             _need(self.role is not None or not instance.role, f"a [role], since instance {instance.id} has role = true")
         if self.listen.loopback_is:
             _need(
@@ -178,6 +232,12 @@ def read_world(text: str) -> WorldFile:
     return _fill(WorldFile, raw, "")
 
 
+def read_faults(raw: object) -> tuple[Fault, ...]:
+    """Read fault rules as JSON gives them: one object, or a list of them; raise `BadWorld`."""
+    items = raw if isinstance(raw, list) else [raw]
+    return tuple(_fill(Fault, each, f"fault[{n}].") for n, each in enumerate(items))
+
+
 def _endpoint(value: object) -> Endpoint:
     host, colon, port = str(value).rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
@@ -194,10 +254,24 @@ def _plain(kind: type[T]) -> Callable[[object], T]:
     return check
 
 
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("a number")  # noqa: TRY004 - what `_value` catches
+    return float(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError('a list of texts, such as ["vpc:Describe*"]')
+    return tuple(value)
+
+
 _SCALARS: Final[Mapping[Any, Callable[[object], object]]] = {
     str: _plain(str),
     int: _plain(int),
     bool: _plain(bool),
+    float: _number,
+    tuple[str, ...]: _texts,
     Endpoint: _endpoint,
     IPv4Address: lambda value: IPv4Address(_plain(str)(value)),
     IPv4Address | None: lambda value: IPv4Address(_plain(str)(value)),
@@ -215,6 +289,9 @@ _LISTS: Final[Mapping[Any, type[Any]]] = {
     tuple[VSwitch, ...]: VSwitch,
     tuple[Instance, ...]: Instance,
     tuple[AccessKey, ...]: AccessKey,
+    tuple[SecurityGroup, ...]: SecurityGroup,
+    tuple[SecurityRule, ...]: SecurityRule,
+    tuple[Fault, ...]: Fault,
 }
 
 

@@ -27,7 +27,8 @@ from appliance.links import Links
 from appliance.model import Network
 from appliance.status import CloudStatus, FirewallStatus, Layer, LayerState
 from appliance.tunnel.token import JoinToken, encode
-from cloud.provider import Observation, Vpc
+from cloud.provider import Observation, Provider, RouteEntry, Vpc
+from tests.appliance.fakes import FakeCloud
 
 ROOT = Path(__file__).parents[2]
 SECRET = "c2VjcmV0LXNlY3JldC1zZWNyZXQ"
@@ -85,6 +86,9 @@ class PlayedCloud:
     now: Layer = OK
     around: Vpc | None = VPC
     observation: Observation | None = field(default_factory=lambda: Observation(VPC, ()))
+    real: FakeCloud = field(default_factory=FakeCloud)
+    found: bool = True
+    refusal: Exception | None = None
     state: CloudStatus = field(default_factory=lambda: CloudStatus("aliyun", "vpc-1", "i-1", ("vtb-1",)))
 
     def layer(self, network: Network) -> Layer:
@@ -95,6 +99,23 @@ class PlayedCloud:
 
     def vpc(self) -> Vpc | None:
         return self.around
+
+    def entries(self) -> tuple[RouteEntry, ...]:
+        return tuple(self.real.entries)
+
+    def carrying(self) -> frozenset[Network]:
+        return frozenset(entry.destination for entry in self.real.entries)
+
+    def provider(self) -> Provider | None:
+        return self.real if self.found else None
+
+    def repairs(self) -> Mapping[str, int]:
+        return {"cloud-drift": 0}
+
+    async def adopt(self, network: Network) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        await self.real.adopt(network)
 
 
 @dataclass

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -146,7 +147,9 @@ def test_what_came_from_outside_cannot_steer_the_terminal(joined: Appliance, cli
 
 def test_health_for_supervisors(appliance: Appliance) -> None:
     assert appliance.daemon.get("/livez") == {"status": "ok"}
-    assert appliance.daemon.get("/readyz") == {"status": "ok"}
+    assert appliance.daemon.get("/readyz") == {"status": "ok", "cloud": ""}
+    appliance.cloud.state = replace(appliance.cloud.state, error=Problem("cloud-unavailable", "no answer", "wait"))
+    assert appliance.daemon.get("/readyz") == {"status": "ok", "cloud": "cannot change routes now: no answer"}
     appliance.kernel.passed = False
     with pytest.raises(Refused) as caught:
         appliance.daemon.get("/readyz")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_interface, ip_network
 from pathlib import Path
@@ -11,7 +11,20 @@ from pathlib import Path
 from appliance.kernel.choose import Chosen
 from appliance.kernel.firewall import FirewallError, Rules
 from appliance.kernel.state import Device, DeviceGone, Drift, KernelState, Network, Refused, Route
-from cloud.provider import CloudError, EntryStatus, Observation, Owner, RouteEntry, Vpc
+from cloud.provider import (
+    CloudError,
+    Duplicate,
+    EntryStatus,
+    Finding,
+    Observation,
+    Owner,
+    QuotaExceeded,
+    Refusals,
+    Rejected,
+    RouteEntry,
+    State,
+    Vpc,
+)
 
 POD = ip_network("10.244.0.0/16")
 SERVICE = ip_network("10.96.0.0/16")
@@ -155,6 +168,7 @@ class FakeCloud:
         self.vpc = vpc
         self.entries: list[RouteEntry] = []
         self.did: list[tuple[str, Network]] = []
+        self.requests: list[tuple[str, tuple[Network, ...]]] = []
         self.observed = 0
         self.fail: list[CloudError] = []
         self.observe_error: CloudError | None = None
@@ -168,18 +182,42 @@ class FakeCloud:
         self.observed += 1
         return Observation(self.vpc, tuple(self.entries))
 
-    async def ensure(self, destination: Network) -> None:
-        self.did.append(("ensure", destination))
-        await self._wait()
-        if self.lands:
-            self.remove(destination)
-            self.entries += [entry(destination, table) for table in self.vpc.tables]
+    async def ensure(self, destinations: Collection[Network]) -> Refusals:
+        self.requests.append(("ensure", tuple(destinations)))
+        refused: dict[Network, CloudError] = {}
+        for destination in destinations:
+            self.did.append(("ensure", destination))
+            try:
+                await self._wait()
+            except (Duplicate, QuotaExceeded, Rejected) as error:
+                refused[destination] = error
+                continue
+            if self.lands:
+                self.remove(destination)
+                self.entries += [entry(destination, table) for table in self.vpc.tables]
+        return refused
 
-    async def withdraw(self, destination: Network) -> None:
-        self.did.append(("withdraw", destination))
+    async def withdraw(self, destinations: Collection[Network]) -> Refusals:
+        self.requests.append(("withdraw", tuple(destinations)))
+        for destination in destinations:
+            self.did.append(("withdraw", destination))
+            await self._wait()
+            if self.lands:
+                self.remove(destination)
+        return {}
+
+    async def adopt(self, destination: Network) -> None:
+        self.did.append(("adopt", destination))
         await self._wait()
-        if self.lands:
-            self.remove(destination)
+        self.entries = [
+            replace(e, owner=Owner.OURS, next_hop="i-1") if e.destination == destination else e for e in self.entries
+        ]
+
+    async def examine(self, wanted: Collection[Network]) -> tuple[Finding, ...]:
+        return tuple(Finding("wanted", State.OK, str(cidr)) for cidr in wanted)
+
+    def policy(self) -> Mapping[str, object]:
+        return {"Version": "1", "Statement": []}
 
     async def _wait(self) -> None:
         if self.gate is not None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.attract import Attract, classify
+from appliance.attract import Attract, NotAdoptable
+from appliance.entries import classify
 from appliance.guard import Facts
 from appliance.intent import IntentStore
 from appliance.model import Intent, Network, Phase
@@ -171,7 +172,11 @@ def test_a_second_pass_without_change_sends_nothing(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_looks_again_between_two_requests_when_something_changed(tmp_path: Path) -> None:
+def test_looks_again_between_two_requests_when_something_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.attract._AT_ONCE", 1)
+
     async def scenario() -> None:
         async with running(tmp_path) as bench:
             first, second, third = (ip_network(f"10.{i}.0.0/16") for i in (1, 2, 3))
@@ -185,6 +190,113 @@ def test_looks_again_between_two_requests_when_something_changed(tmp_path: Path)
             bench.cloud.gate.set()
             await until(lambda: bench.attract.layer(third).state is LayerState.OK)
             assert bench.cloud.did == [("ensure", first), ("ensure", second), ("ensure", third)]
+
+    asyncio.run(scenario())
+
+
+def test_many_are_asked_for_together_and_given_back_together(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            many = [ip_network(f"10.{i}.0.0/16") for i in range(60)]
+            for network in many:
+                bench.store.put(Intent(network, "hk"))
+            await until(lambda: bench.attract.layer(many[-1]).code == "waiting-kernel")
+            bench.forward.carry(*many)
+            await until(lambda: all(bench.attract.layer(network).state is LayerState.OK for network in many))
+            for network in many:
+                bench.store.leave(network)
+            await until(lambda: all(intent.phase is Phase.WITHDRAWN for intent in bench.store.all()))
+            asked = [len(networks) for what, networks in bench.cloud.requests if what == "ensure"]
+            assert asked == [50, 10]
+            assert sum(len(networks) for what, networks in bench.cloud.requests if what == "withdraw") == 60
+
+    asyncio.run(scenario())
+
+
+def test_a_cidr_that_was_given_back_meanwhile_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.attract._AT_ONCE", 1)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            bench.store.put(Intent(SERVICE, "hk"))
+            bench.store.put(Intent(POD, "hk"))
+            await until(lambda: bench.attract.layer(POD).code == "waiting-kernel")
+            bench.cloud.gate = asyncio.Event()
+            bench.forward.carry(POD, SERVICE)
+            await until(lambda: bench.cloud.did == [("ensure", SERVICE)])
+            bench.store.leave(POD)
+            bench.cloud.gate.set()
+            await until(lambda: (found := bench.store.get(POD)) is not None and found.phase is Phase.WITHDRAWN)
+            assert bench.cloud.did == [("ensure", SERVICE)]
+
+    asyncio.run(scenario())
+
+
+def history(bench: Bench, what: str) -> list[str]:
+    return [event.detail for event in bench.store.history() if event.what == what]
+
+
+def test_what_somebody_deleted_is_in_the_history_as_drift_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            bench.forward.carry(POD)
+            bench.store.put(Intent(POD, "hk"))
+            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            assert history(bench, "drift") == []
+            bench.cloud.entries = [e for e in bench.cloud.entries if e.table != "vtb-2"]
+            await until(lambda: bench.cloud.did == [("ensure", POD)] * 2)
+            await bench.settled()
+            (detail,) = history(bench, "drift")
+            assert "vtb-2: none" in detail
+            assert bench.attract.repairs() == {"cloud-drift": 1}
+
+    asyncio.run(scenario())
+
+
+def test_what_somebody_pointed_elsewhere_is_a_conflict_until_it_is_adopted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            bench.forward.carry(POD)
+            bench.store.put(Intent(POD, "hk"))
+            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            first = replace(bench.cloud.entries[0], owner=Owner.CHANGED, next_hop="i-other")
+            bench.cloud.entries[0] = first
+            await until(lambda: bench.attract.layer(POD).code == "changed-by-hand")
+            assert "i-other" in bench.attract.layer(POD).detail
+            await bench.settled()
+            assert bench.cloud.did == [("ensure", POD)]
+            assert len(history(bench, "conflict")) == 1
+            await bench.attract.adopt(POD)
+            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            assert bench.cloud.did == [("ensure", POD), ("adopt", POD)]
+            assert len(history(bench, "adopted")) == 1
+
+    asyncio.run(scenario())
+
+
+def test_only_what_is_asked_for_and_carried_is_adopted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            bench.cloud.entries = [entry(POD, "vtb-1", Owner.FOREIGN, "i-other")]
+            await until(lambda: bench.attract.vpc() is not None)
+            for expected in ("cidr-unknown", "not-carried"):
+                with pytest.raises(NotAdoptable) as caught:
+                    await bench.attract.adopt(POD)
+                assert caught.value.code == expected
+                bench.store.put(Intent(POD, "hk"))
+            assert bench.cloud.did == []
+
+    asyncio.run(scenario())
+
+
+def test_a_stray_goes_when_a_person_says_so_and_not_before(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            bench.cloud.entries = [entry(POD, "vtb-1"), entry(SERVICE, "vtb-1")]
+            await until(lambda: bench.attract.status().strays == (POD, SERVICE))
+            bench.store.release(POD)
+            await until(lambda: bench.attract.status().strays == (SERVICE,))
+            assert bench.cloud.did == [("withdraw", POD)]
 
     asyncio.run(scenario())
 

@@ -20,7 +20,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from appliance.kernel.firewall import Rules
 from appliance.kernel.state import Network, Route
 from appliance.links import Links
 from appliance.model import Intent, Phase
-from cloud.provider import Duplicate, Owner, Provider, Unavailable, Vpc
+from cloud.provider import CloudError, Duplicate, Owner, Provider, Refusals, Unavailable, Vpc
 from tests.appliance.fakes import (
     FakeCloud,
     FakeFirewall,
@@ -71,11 +71,15 @@ class BreakableStore(IntentStore):
 class Cloud(FakeCloud):
     """Makes no second entry where somebody else's is, as the real one does not."""
 
-    async def ensure(self, destination: Network) -> None:
-        if destination in self.foreign():
-            self.did.append(("ensure", destination))
-            raise Duplicate("there is one that is not ours")
-        await super().ensure(destination)
+    async def ensure(self, destinations: Collection[Network]) -> Refusals:
+        refused: dict[Network, CloudError] = {}
+        for destination in destinations:
+            if destination in self.foreign():
+                self.did.append(("ensure", destination))
+                refused[destination] = Duplicate("there is one that is not ours")
+            else:
+                refused |= await super().ensure([destination])
+        return refused
 
     def ours(self) -> set[Network]:
         return {each.destination for each in self.entries if each.owner is Owner.OURS}

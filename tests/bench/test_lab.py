@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,12 @@ from tests.lab.space import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+TOOLS = all(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in ("iperf3", "ethtool"))
+
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it builds network namespaces"),
+    pytest.mark.skipif(not TOOLS, reason="iperf3 and ethtool are missing: `./run bench` installs them"),
 ]
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from cloud.provider import Duplicate, EntryStatus, Network, Owner, Provider, Rejected
 
-ONE = IPv4Network("10.244.0.0/16")
-TWO = IPv4Network("10.96.0.0/16")
+ONE = IPv4Network("192.0.2.128/26")  # RFC 5737: nobody routes these, so the suite may run in a real VPC
+TWO = IPv4Network("192.0.2.192/26")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ProviderContract:
     def test_an_ensured_cidr_is_available_and_ours_in_every_table(self) -> None:
         async def main() -> None:
             async with self.cloud() as cloud:
-                await cloud.provider.ensure(ONE)
+                await cloud.provider.ensure([ONE])
                 seen = await cloud.provider.observe()
                 assert {entry.table for entry in seen.to(ONE)} == set(seen.vpc.tables)
                 for entry in seen.to(ONE):
@@ -61,9 +61,9 @@ class ProviderContract:
     def test_ensuring_twice_sends_no_second_write(self) -> None:
         async def main() -> None:
             async with self.cloud() as cloud:
-                await cloud.provider.ensure(ONE)
+                await cloud.provider.ensure([ONE])
                 before = cloud.writes()
-                await cloud.provider.ensure(ONE)
+                await cloud.provider.ensure([ONE])
                 assert cloud.writes() == before
 
         asyncio.run(main())
@@ -71,9 +71,9 @@ class ProviderContract:
     def test_a_withdrawn_cidr_is_gone_from_every_table_and_others_stay(self) -> None:
         async def main() -> None:
             async with self.cloud() as cloud:
-                await cloud.provider.ensure(ONE)
-                await cloud.provider.ensure(TWO)
-                await cloud.provider.withdraw(ONE)
+                await cloud.provider.ensure([ONE])
+                await cloud.provider.ensure([TWO])
+                await cloud.provider.withdraw([ONE])
                 seen = await cloud.provider.observe()
                 assert seen.to(ONE) == ()
                 assert len(seen.to(TWO)) == len(seen.vpc.tables)
@@ -83,7 +83,7 @@ class ProviderContract:
     def test_withdrawing_what_is_not_there_is_no_error_and_sends_no_write(self) -> None:
         async def main() -> None:
             async with self.cloud() as cloud:
-                await cloud.provider.withdraw(ONE)
+                await cloud.provider.withdraw([ONE])
                 assert cloud.writes() == 0
 
         asyncio.run(main())
@@ -94,9 +94,10 @@ class ProviderContract:
                 await cloud.stranger(ONE)
                 before = [entry for entry in (await cloud.provider.observe()).entries if entry.owner is Owner.FOREIGN]
                 assert len(before) == 1
-                with pytest.raises(Duplicate):
-                    await cloud.provider.ensure(ONE)
-                await cloud.provider.withdraw(ONE)
+                refused = await cloud.provider.ensure([ONE, TWO])
+                assert set(refused) == {ONE}
+                assert isinstance(refused[ONE], Duplicate)
+                await cloud.provider.withdraw([ONE])
                 after = [entry for entry in (await cloud.provider.observe()).entries if entry.owner is Owner.FOREIGN]
                 assert after == before
 
@@ -106,16 +107,48 @@ class ProviderContract:
         async def main() -> None:
             async with self.cloud() as cloud:
                 vswitch = (await cloud.provider.observe()).vpc.vswitches[0][1]
+                refused = await cloud.provider.ensure([vswitch, ONE])
+                assert set(refused) == {vswitch}
+                assert isinstance(refused[vswitch], Rejected)
+                assert len((await cloud.provider.observe()).to(ONE)) > 0
+
+        asyncio.run(main())
+
+    def test_a_stranger_is_adopted_in_place_and_only_when_told(self) -> None:
+        async def main() -> None:
+            async with self.cloud() as cloud:
+                await cloud.stranger(ONE)
+                (theirs,) = (await cloud.provider.observe()).to(ONE)
+                await cloud.provider.adopt(ONE)
+                (adopted,) = (await cloud.provider.observe()).to(ONE)
+                assert adopted.entry_id == theirs.entry_id
+                assert adopted.owner is Owner.OURS
+                assert cloud.writes() == 1
                 with pytest.raises(Rejected):
-                    await cloud.provider.ensure(vswitch)
+                    await cloud.provider.adopt(TWO)
+
+        asyncio.run(main())
+
+    def test_many_are_done_in_few_writes_and_undone_in_few(self) -> None:
+        async def main() -> None:
+            wanted = [IPv4Network(f"192.0.2.{n * 4}/30") for n in range(20)]
+            async with self.cloud() as cloud:
+                assert await cloud.provider.ensure(wanted) == {}
+                seen = await cloud.provider.observe()
+                assert all(len(seen.to(cidr)) == len(seen.vpc.tables) for cidr in wanted)
+                assert cloud.writes() == len(seen.vpc.tables)
+                assert await cloud.provider.withdraw(wanted) == {}
+                seen = await cloud.provider.observe()
+                assert not any(seen.to(cidr) for cidr in wanted)
+                assert cloud.writes() == 2 * len(seen.vpc.tables)
 
         asyncio.run(main())
 
     def test_many_at_once_all_arrive(self) -> None:
         async def main() -> None:
-            wanted = [IPv4Network(f"10.{n}.0.0/16") for n in range(4)]
+            wanted = [IPv4Network(f"192.0.2.{96 + n * 8}/29") for n in range(4)]
             async with self.cloud() as cloud:
-                await asyncio.gather(*(cloud.provider.ensure(cidr) for cidr in wanted))
+                await asyncio.gather(*(cloud.provider.ensure([cidr]) for cidr in wanted))
                 seen = await cloud.provider.observe()
                 assert all(len(seen.to(cidr)) == len(seen.vpc.tables) for cidr in wanted)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cloud.answers import Mark, entry
 from cloud.provider import Duplicate, EntryStatus, Owner, Rejected, RouteEntry
 from cloud.retry import Pace
-from cloud.steps import Step, to_have, to_lack
+from cloud.steps import Goal, Step, to_adopt, to_have, to_lack, to_replace
 
 OURS = RouteEntry(IPv4Network("10.244.0.0/16"), "i-me", "Instance", "vtb-1", "rte-1", Owner.OURS, EntryStatus.AVAILABLE)
 entries = st.lists(
@@ -38,7 +38,7 @@ def test_only_our_own_available_entry_is_ever_written(found: list[RouteEntry]) -
         assert step is not Step.MODIFY or ours
         assert step is not Step.CREATE or not found
         assert (step is Step.DONE) == (ours and found[0].next_hop == "i-me")
-    away = to_lack(found)
+    away = to_lack(found, "i-me")
     assert away in {Step.DONE, Step.WAIT, Step.DELETE}
     assert away is not Step.DELETE or ours
     assert (away is Step.DONE) == (not found or found[0].owner is not Owner.OURS)
@@ -53,7 +53,11 @@ def test_somebody_elses_entry_is_named_in_the_error() -> None:
     ("name", "description", "owner"),
     [
         ("nexthop-i-1", "nexthop:i-1:1", Owner.OURS),
-        ("nexthop-i-1", "nexthop:i-1:7", Owner.OURS),
+        ("nexthop-i-1", "nexthop:i-1:1:i-hop", Owner.OURS),
+        ("nexthop-i-1", "nexthop:i-1:1:i-other", Owner.CHANGED),
+        ("nexthop-i-1", "nexthop:i-1:2:i-hop", Owner.OURS),
+        ("nexthop-i-1", "nexthop:i-1:3:i-hop", Owner.FOREIGN),
+        ("nexthop-i-1", "nexthop:i-1:one:i-hop", Owner.FOREIGN),
         ("renamed by a person", "nexthop:i-1:1", Owner.FOREIGN),
         ("nexthop-i-1", "", Owner.FOREIGN),
         ("nexthop-i-10", "nexthop:i-10:1", Owner.FOREIGN),
@@ -61,11 +65,30 @@ def test_somebody_elses_entry_is_named_in_the_error() -> None:
         ("", "", Owner.FOREIGN),
     ],
 )
-def test_an_entry_is_ours_by_both_marks_or_not_at_all(name: str, description: str, owner: Owner) -> None:
-    item = {"DestinationCidrBlock": "10.0.0.0/8", "Type": "Custom", "RouteEntryName": name, "Description": description}
-    read = entry(item, "vtb-1", Mark("i-1"))
+def test_an_entry_is_ours_by_both_marks_and_the_next_hop_that_we_gave_it(
+    name: str, description: str, owner: Owner
+) -> None:
+    item = {
+        "DestinationCidrBlock": "10.0.0.0/8",
+        "Type": "Custom",
+        "RouteEntryName": name,
+        "Description": description,
+        "NextHops": {"NextHop": [{"NextHopId": "i-hop"}]},
+    }
+    read = entry(item, "vtb-1", Mark("i-1", epoch=2, hop="i-me"))
     assert read is not None
     assert read.owner is owner
+
+
+@given(entries, st.sampled_from([to_have, to_adopt, to_replace]))
+def test_every_goal_is_reached_only_by_our_own_entry(found: list[RouteEntry], goal: Goal) -> None:
+    try:
+        step = goal(found, "i-me")
+    except (Duplicate, Rejected):
+        return
+    if step is Step.DONE and found:
+        assert (found[0].owner, found[0].next_hop) == (Owner.OURS, "i-me")
+    assert step in {Step.DONE, Step.WAIT, Step.CREATE} or found[0].status is EntryStatus.AVAILABLE
 
 
 def test_a_destination_that_is_no_cidr_is_passed_over() -> None:

@@ -19,6 +19,8 @@ from cloud.emulator.worldfile import (
     Network,
     Role,
     RouteTable,
+    SecurityGroup,
+    SecurityRule,
     VSwitch,
     WorldFile,
 )
@@ -38,6 +40,7 @@ ME = Identity(
     private_ip=IPv4Address("172.18.2.10"),
     mac="00:16:3e:00:02:10",
     eni="eni-nexthop",
+    account="1234567890123456",
 )
 
 
@@ -59,8 +62,9 @@ def world_file(*, settle_ms: int = 30, tables: int = 2) -> WorldFile:
         ),
         instance=(
             Instance("i-host", IPv4Address("172.18.1.5"), "vsw-hosts", "eni-host", "00:16:3e:00:01:05"),
-            Instance("i-nexthop", ME.private_ip, "vsw-router", ME.eni, ME.mac, role=True),
+            Instance(*("i-nexthop", ME.private_ip, "vsw-router", ME.eni, ME.mac), role=True, security_group="sg-app"),
         ),
+        security_group=(SecurityGroup("sg-app", (SecurityRule("ingress", IPv4Network("172.18.0.0/16")),)),),
     )
 
 

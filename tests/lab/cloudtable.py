@@ -20,6 +20,8 @@ async def table() -> list[dict[str, str]]:
     return [
         {
             "destination": str(entry.destination),
+            "table": entry.table,
+            "id": entry.entry_id,
             "next_hop": entry.next_hop,
             "type": entry.owner.value,
             "status": entry.status.value,

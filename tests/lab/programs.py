@@ -19,6 +19,7 @@ GTUND_PORT: Final = 9443
 REGION: Final = "cn-shenzhen"
 INSTANCE: Final = "i-nexthop"
 TABLE: Final = "vtb-system"
+MORE_TABLE: Final = "vtb-more"
 LINK: Final = "hk"
 ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
 
@@ -49,6 +50,16 @@ cidr = "172.18.0.0/16"
 id = "{TABLE}"
 type = "System"
 
+[[route_table]]
+id = "{MORE_TABLE}"
+
+[[vswitch]]
+id = "vsw-more"
+cidr = "172.18.3.0/24"
+zone = "{REGION}-a"
+table = "{MORE_TABLE}"
+interface = "vsw-more"
+
 [[vswitch]]
 id = "vsw-hosts"
 cidr = "172.18.1.0/24"
@@ -77,7 +88,7 @@ eip = "{net.APPLIANCE_EIP}"
 [[instance]]
 id = "i-{host}"
 ip = "{address}"
-vswitch = "vsw-hosts"
+vswitch = "{net.VSWITCH[host]}"
 eni = "eni-{host}"
 mac = "{net.MAC[host]}"
 """

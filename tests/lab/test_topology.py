@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,8 @@ def test_a_host_has_one_default_route_and_nothing_of_ours(bare_lab: Lab) -> None
     for host in topology.HOSTS:
         routes = json.loads(bare_lab[host].shell("ip -j route"))
         assert [(route["dst"], route.get("gateway")) for route in routes] == [
-            ("default", "172.18.1.253"),
-            ("172.18.1.0/24", None),
+            ("default", topology.GATEWAY[host]),
+            (str(ip_network(f"{topology.HOSTS[host]}/24", strict=False)), None),
         ]
 
 

@@ -2,6 +2,7 @@
 
     Shenzhen VPC 172.18.0.0/16                                   Hong Kong VPC 172.31.0.0/16
 
+    host3 .10 --+ vsw-more 172.18.3.0/24
     host1 .10 --+ vsw-hosts                                                     +-- gtund 172.31.1.10
     host2 .11 --+ 172.18.1.0/24                                    hkrouter ----+
                 |                                                 .253 | .253   |  172.31.2.0/24
@@ -12,7 +13,8 @@
                                                                            pod3 .22 --+
 
 `vrouter` is the virtual router of the Shenzhen VPC. `cloud.emulator` runs there and programs its kernel tables: one per
-VPC route table, chosen by the interface of the vSwitch that a packet comes from. It drops silently what it has no route
+VPC route table, chosen by the interface of the vSwitch that a packet comes from. host3's vSwitch has a route table of
+its own, the others share the system's. It drops silently what it has no route
 for, as the cloud does. Both clouds translate an elastic address to a machine one to one: 198.51.100.10 is the appliance
 (that is the emulator's doing, too), 203.0.113.10 the gtund machine. `node` translates the service 10.96.0.10:80 to the
 pods as kube-proxy does. `hkrouter` knows the pods and the service by way of the node; **nobody in Hong Kong knows
@@ -36,7 +38,9 @@ from tests.lab.space import Space
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-HOSTS: Final = {"host1": "172.18.1.10", "host2": "172.18.1.11"}
+HOSTS: Final = {"host1": "172.18.1.10", "host2": "172.18.1.11", "host3": "172.18.3.10"}
+VSWITCH: Final = {"host1": "vsw-hosts", "host2": "vsw-hosts", "host3": "vsw-more"}
+GATEWAY: Final = {"host1": "172.18.1.253", "host2": "172.18.1.253", "host3": "172.18.3.253"}
 APPLIANCE: Final = "172.18.2.10"
 APPLIANCE_EIP: Final = "198.51.100.10"
 GTUND: Final = "172.31.1.10"
@@ -52,7 +56,12 @@ METADATA: Final = "100.100.100.200"
 INTERNET: Final = "wan0"
 INTERNET_GATEWAY: Final = "198.51.100.1"
 
-MAC: Final = {"host1": "00:16:3e:00:01:0a", "host2": "00:16:3e:00:01:0b", "appliance": "00:16:3e:00:02:0a"}
+MAC: Final = {
+    "host1": "00:16:3e:00:01:0a",
+    "host2": "00:16:3e:00:01:0b",
+    "host3": "00:16:3e:00:03:0a",
+    "appliance": "00:16:3e:00:02:0a",
+}
 
 _NAMES: Final = ("vrouter", *HOSTS, "appliance", "wan", "gtund", "hkrouter", "node", *PODS)
 
@@ -78,12 +87,13 @@ class _Route:
 _BRIDGES: Final = (
     Interface("vrouter", "vsw-hosts", ("172.18.1.253/24",)),
     Interface("vrouter", "vsw-app", ("172.18.2.253/24",)),
+    Interface("vrouter", "vsw-more", ("172.18.3.253/24",)),
     Interface("node", "cni0", ("10.244.1.1/24",)),
 )
 
 _CABLES: Final = (
     *(
-        (Interface(h, "eth0", (f"{a}/24",), mac=MAC[h]), Interface("vrouter", f"p-{h}", bridge="vsw-hosts"))
+        (Interface(h, "eth0", (f"{a}/24",), mac=MAC[h]), Interface("vrouter", f"p-{h}", bridge=VSWITCH[h]))
         for h, a in HOSTS.items()
     ),
     (
@@ -100,7 +110,7 @@ _SHENZHEN: Final = Interface("vrouter", INTERNET, ("198.51.100.2/24",))
 _WAN: Final = Interface("wan", "shenzhen", (f"{INTERNET_GATEWAY}/24",))
 
 _ROUTES: Final = (
-    *(_Route(host, "default", "172.18.1.253") for host in HOSTS),
+    *(_Route(host, "default", GATEWAY[host]) for host in HOSTS),
     _Route("appliance", "default", "172.18.2.253"),
     _Route("hkrouter", "198.51.100.0/24", "203.0.113.1"),
     _Route("gtund", "default", "172.31.1.253"),

@@ -81,11 +81,11 @@ class Scene:
                 task.cancel()
         finally:
             server.close()
-            await server.wait_closed()
             for visit in arrived:
                 visit.close()
                 with contextlib.suppress(OSError):
                     await visit.writer.wait_closed()
+            await server.wait_closed()  # from Python 3.12 on this waits for the visits, too
             scene.device.close()
 
     def report(self, key):

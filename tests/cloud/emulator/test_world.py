@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud.emulator.actions import perform
-from cloud.emulator.world import QUOTA, ApiError, Change, Hop, NextHop, Wanted, World
+from cloud.emulator.world import ApiError, Change, Hop, NextHop, Wanted, World
+from cloud.emulator.worldfile import QUOTA
 from tests.cloud.world import world_file
 
 TABLE = "vtb-system"

@@ -1,0 +1,203 @@
+"""What the operator asks of the cloud beside CIDRs: /v1/plan, /v1/doctor, /v1/ram-policy, adoption, strays.
+
+Adoption and the removal of strays are the only ways to touch what nobody asked for, and both take a person's request
+that names the CIDR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic.dataclasses import dataclass
+
+from api.cidrs import CidrResource, network_of, resource, status_of, unknown
+from api.parts import Parts
+from api.problem import Problem, Reason, responses
+from appliance.attract import NotAdoptable
+from appliance.entries import cloud_problem
+from appliance.model import Phase
+from appliance.plan import plan
+from cloud.provider import CloudError, Conflict, Denied, Duplicate, Provider, QuotaExceeded, Rejected, Throttled
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeResource:
+    """What would happen to one CIDR in one table: create, modify, delete, wait, blocked or stray."""
+
+    action: str
+    cidr: str
+    table: str
+    now: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableResource:
+    """How full a route table is; `free` is what we may still add."""
+
+    table: str
+    ours: int
+    others: int
+    limit: int
+    reserve: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateResource:
+    """Several CIDRs that are together exactly one."""
+
+    cidr: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResource:
+    """The body of GET /v1/plan; no `changes`: nothing is to be done."""
+
+    changes: tuple[ChangeResource, ...]
+    tables: tuple[TableResource, ...]
+    aggregates: tuple[AggregateResource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindingResource:
+    """One prerequisite: `state` is ok, warn, fail or unknown; `fix` a command or a place in the console."""
+
+    code: str
+    state: str
+    text: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorResource:
+    """The body of GET /v1/doctor; `verdict` is the worst state, unknown being better than fail and worse than warn."""
+
+    verdict: str
+    findings: tuple[FindingResource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StrayResource:
+    """A stray that is on its way out."""
+
+    cidr: str
+
+
+_WORST = ("fail", "unknown", "warn", "ok")
+
+
+def router(parts: Parts) -> APIRouter:
+    """Return the endpoints."""
+    routes = APIRouter(tags=["cloud"])
+    _looking(routes, parts)
+    _acting(routes, parts)
+    return routes
+
+
+def _looking(routes: APIRouter, parts: Parts) -> None:
+    """Add what changes nothing."""
+
+    @routes.get("/v1/plan", responses=responses(502, 503))
+    async def show_plan() -> PlanResource:
+        """Say what would change in the cloud, from a fresh look at it; change nothing."""
+        provider = _provider(parts)
+        try:
+            seen = await provider.observe()
+        except CloudError as error:
+            raise _failed(error) from None
+        made = plan(parts.store.all(), parts.cloud.carrying(), parts.store.released(), seen)
+        return PlanResource(
+            changes=tuple(
+                ChangeResource(each.action.value, str(each.cidr), each.table, each.now, each.text)
+                for each in made.changes
+            ),
+            tables=tuple(
+                TableResource(each.table, each.ours, each.others, each.limit, each.reserve, each.free)
+                for each in made.tables
+            ),
+            aggregates=tuple(
+                AggregateResource(str(each.network), tuple(map(str, each.parts))) for each in made.aggregates
+            ),
+        )
+
+    @routes.get("/v1/doctor", responses=responses(502, 503))
+    async def doctor() -> DoctorResource:
+        """Look at every prerequisite in the cloud, permissions by dry run; change nothing."""
+        wanted = [intent.network for intent in parts.store.all() if intent.phase is Phase.PRESENT]
+        try:
+            found = await _provider(parts).examine(wanted)
+        except CloudError as error:
+            raise _failed(error) from None
+        findings = tuple(FindingResource(each.code, each.state.value, each.text, each.fix) for each in found)
+        states = {each.state for each in findings}
+        return DoctorResource(next((state for state in _WORST if state in states), "ok"), findings)
+
+    @routes.get("/v1/ram-policy", responses=responses(503))
+    async def ram_policy() -> Mapping[str, Any]:
+        """Return the least that the instance's role has to be allowed, as a RAM policy document."""
+        return dict(_provider(parts).policy())
+
+
+def _acting(routes: APIRouter, parts: Parts) -> None:
+    """Add what touches entries that nobody asked for."""
+
+    @routes.post("/v1/cidrs/{cidr:path}/adopt", responses=responses(404, 409, 422, 502, 503))
+    async def adopt(cidr: str) -> CidrResource:
+        """Make the entry that somebody else has for this CIDR ours, in place."""
+        network = network_of(cidr)
+        _provider(parts)
+        intent = parts.store.get(network)
+        if intent is None or intent.phase is not Phase.PRESENT:
+            raise unknown(network)
+        try:
+            await parts.cloud.adopt(network)
+        except NotAdoptable as error:
+            reason = Reason(error.code, str(error), "see `nexthop status`, then try again")
+            raise Problem(409, "not-adoptable", "This entry cannot be adopted", reasons=[reason]) from None
+        except CloudError as error:
+            raise _failed(error) from None
+        return resource(status_of(parts, intent))
+
+    @routes.delete("/v1/strays/{cidr:path}", status_code=202, responses=responses(404, 409, 422, 503))
+    async def remove_stray(cidr: str) -> StrayResource:
+        """Let go of an entry with our mark that nobody asked for."""
+        network = network_of(cidr)
+        if network not in parts.cloud.status().strays:
+            reason = Reason("stray-unknown", f"{network} is not among the strays", "see them: nexthop status")
+            raise Problem(404, "stray-unknown", "This is not a stray entry", reasons=[reason])
+        parts.store.release(network)
+        return StrayResource(str(network))
+
+
+def _provider(parts: Parts) -> Provider:
+    provider = parts.cloud.provider()
+    if provider is not None:
+        return provider
+    if not parts.clouded:
+        reason = Reason("no-cloud", "no cloud is configured", 'set [cloud] provider = "aliyun" in nexthop.toml')
+    else:
+        said = parts.cloud.status().error
+        text = "the cloud was not found yet" + (f": {said.text}" if said else "")
+        reason = Reason("cloud-unavailable", text, "it is tried again; see `nexthop status`")
+    raise Problem(503, reason.code, "The cloud cannot be asked", reasons=[reason])
+
+
+_STATUS: tuple[tuple[type[CloudError], int], ...] = (
+    (Duplicate, 409),
+    (QuotaExceeded, 409),
+    (Rejected, 422),
+    (Denied, 502),
+    (Throttled, 503),
+    (Conflict, 503),
+)
+
+
+def _failed(error: CloudError) -> Problem:
+    """Return the cloud's error as ours; it never holds a key or a signature (cloud/aliyun.py)."""
+    said = cloud_problem(error)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+    return Problem(status, said.code, "The cloud says no", reasons=[Reason(said.code, said.text, said.next_step)])

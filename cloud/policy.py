@@ -1,0 +1,43 @@
+"""The least that our credentials have to be allowed, as a RAM policy. Pure.
+
+Writes are limited to the route tables that we program. The calls that list take `*`: whether they can be limited is not
+documented (VPC API reference 2016-04-28, "RAM authorization").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+WRITES: Final = (
+    "CreateRouteEntry",
+    "CreateRouteEntries",
+    "DeleteRouteEntry",
+    "DeleteRouteEntries",
+    "ModifyRouteEntry",
+)
+READS: Final = ("DescribeVpcs", "DescribeVSwitches")
+INTERFACE: Final = (
+    "DescribeNetworkInterfaceAttribute",
+    "DescribeSecurityGroupAttribute",
+    "ModifyNetworkInterfaceAttribute",
+)
+
+
+def ram_policy(region: str, account: str, tables: Sequence[str]) -> Mapping[str, object]:
+    """Return the policy; an unknown `account` or no `tables` become `*`."""
+    names = tables or ["*"]
+    resources = [f"acs:vpc:{region}:{account or '*'}:routetable/{table}" for table in names]
+    return {
+        "Version": "1",
+        "Statement": [
+            _allow([*(f"vpc:{each}" for each in WRITES), "vpc:DescribeRouteEntryList"], resources),
+            _allow([f"vpc:{each}" for each in READS], "*"),
+            # For the source/destination check of our own interface, and for what `nexthop doctor` looks at.
+            _allow([f"ecs:{each}" for each in INTERFACE], "*"),
+        ],
+    }
+
+
+def _allow(actions: Sequence[str], resource: Sequence[str] | str) -> Mapping[str, object]:
+    return {"Effect": "Allow", "Action": list(actions), "Resource": resource if resource == "*" else list(resource)}
