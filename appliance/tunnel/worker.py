@@ -15,6 +15,7 @@ leaves it just the time to take the carrier away, so that what comes from then o
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import select
 import signal
@@ -152,7 +153,8 @@ class Worker:
         self._close_channels()
         self._session = None
         if self._device >= 0:
-            tun.set_carrier(self._device, up=False)
+            with contextlib.suppress(OSError):  # a device that was deleted has no carrier to lose
+                tun.set_carrier(self._device, up=False)
 
     def _over(self, why: str) -> None:
         if self._session is not None:
