@@ -74,6 +74,8 @@ class Worker:
             while True:
                 self._turn()
         except ParentGone:
+            pass
+        finally:  # whatever ends us: a mistake of ours must not leave a device that swallows packets
             self._end()
 
     def _turn(self) -> None:
@@ -86,7 +88,10 @@ class Worker:
     # --- the parent's orders ---------------------------------------------------------------------------------------
 
     def _obey(self, _events: int) -> None:
-        data, fds, _, _ = socket.recv_fds(self._parent, _MESSAGE, 1)
+        try:
+            data, fds, _, _ = socket.recv_fds(self._parent, _MESSAGE, 1)
+        except OSError:  # it died with reports of ours unread
+            data = b""
         if not data:
             raise ParentGone
         message = json.loads(data)
