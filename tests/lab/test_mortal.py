@@ -195,6 +195,7 @@ def _has_settled(lab: Lab, method: str) -> bool:
         return False
 
 
+@pytest.mark.iptables
 def test_a_recovery_survives_a_death_at_every_boundary(
     mortal: Mortal, references: dict[str, tuple[object, ...]]
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_link_that_stays_down_takes_its_withdrawing_cidr_out_of_the_cloud_and_
     probes.ping(lab["host1"], topology.PODS["pod1"], count=1)
 
 
+@pytest.mark.iptables
 @pytest.mark.parametrize(("mss", "seen"), [("1000", "mss 1000"), ("off", "mss 1460")])
 def test_the_mss_of_a_cidr_is_what_the_far_end_sees(joined_lab: Lab, mss: str, seen: str) -> None:
     lab = joined_lab

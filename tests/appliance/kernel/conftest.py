@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import itertools
 import os
 import subprocess
@@ -16,22 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from appliance.kernel.firewall import Backend
-
-
-@functools.cache
-def iptables_fault() -> str | None:
-    """Return why python-iptables cannot hold our rules on this machine, None where it can."""
-    from appliance.kernel.choose import probe  # noqa: PLC0415
-
-    return next((f"{shape}: {text}" for shape, text in probe("iptables").items() if text is not None), None)
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs python-iptables where it cannot hold our rules; test_choose shows what happens then."""
-    callspec = getattr(item, "callspec", None)
-    needed = item.get_closest_marker("iptables") or (callspec and "iptables" in callspec.params.values())
-    if needed and (fault := iptables_fault()):
-        pytest.skip(f"python-iptables cannot hold our rules here (on Debian 13 it cannot clamp): {fault}")
 
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)

@@ -10,8 +10,8 @@ import pytest
 from appliance.kernel.choose import choose, probe
 from appliance.kernel.firewall import FirewallError, Rules, lines
 from appliance.kernel.probe import CASES
+from tests.conftest import iptables_fault
 
-from .conftest import iptables_fault
 from .test_backends import KINDS
 
 if TYPE_CHECKING:
