@@ -23,6 +23,8 @@ _BEFORE: Final = pytest.StashKey[dict[Path, bool]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Note what is there: iptables makes its lock, and `ip netns` its directory, when they are first used."""
+    if hasattr(config, "workerinput"):
+        return  # one of several test processes: the one that started them tidies up after all
     config.stash[_BEFORE] = {path: path.exists() for path in (_XTABLES_LOCK, _NETNS)}
 
 
