@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,26 @@ def restore(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT0
     else:
         aside = f"; the damaged one is {answer['damaged']}" if answer["damaged"] else ""
         typer.echo(f"restored {answer['cidrs']} CIDRs{aside}")
+
+
+def support_bundle(
+    context: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(help="Where to; nexthop-support-TIME.tar.gz here by default.", metavar="[FILE]")
+    ] = None,
+) -> None:
+    """Collect what somebody else needs to help, without keys, tokens or signatures."""
+    raw = reach(context).fetch("/v1/support-bundle")
+    path = file or Path(f"nexthop-support-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
+    try:
+        with path.open("xb") as out:
+            path.chmod(0o600)
+            out.write(raw)
+    except FileExistsError:
+        fail(f"{path} is there already -> name another file")
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror} -> name a file that you may write")
+    typer.echo(str(path))
 
 
 def purge(
