@@ -30,3 +30,4 @@ def install(*, verbose: bool) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for ours in ("api", "appliance", "cloud"):  # libraries put every netlink message and URL into theirs
         logging.getLogger(ours).setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is no HTTP

@@ -35,18 +35,30 @@ def listen(config: Config) -> tuple[Tls | None, str]:
         raise Unusable(str(error)) from None
     except OSError as error:
         raise Unusable(f"the API's certificate cannot be made: {error}: free or mend the state directory") from None
-    address, _, port = api.listen.rpartition(":")
+    try:
+        listener = bound(api.listen)
+    except OSError as error:
+        raise Unusable(f"cannot listen on {api.listen}: {error.strerror}: set [api] listen in nexthop.toml") from None
+    return Tls(listener, known.context), known.fingerprint
+
+
+def bound(listen: str) -> socket.socket:
+    """Return a socket that listens on ADDRESS:PORT; raise `OSError`."""
+    address, _, port = listen.rpartition(":")
     address = address.strip("[]")
     listener = socket.socket(socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Head and body are two writes: with Nagle's algorithm the second waits 40 ms for the client's delayed ACK.
+        # What is accepted inherits it; asyncio sets it only where the socket was made with IPPROTO_TCP.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((address, int(port)))
         listener.listen(_BACKLOG)
         listener.setblocking(False)  # noqa: FBT003  (the socket's own signature)
-    except OSError as error:
+    except BaseException:
         listener.close()
-        raise Unusable(f"cannot listen on {api.listen}: {error.strerror}: set [api] listen in nexthop.toml") from None
-    return Tls(listener, known.context), known.fingerprint
+        raise
+    return listener
 
 
 def about(config: Config, fingerprint: str) -> About:
