@@ -62,6 +62,8 @@ def cidrs(answer: Mapping[str, Any], out: TextIO | None = None, indent: int = 0)
 def layer(cidr: Mapping[str, Any], name: str) -> str:
     """Return a layer's state, and in words what is the matter unless it is ok."""
     found = cidr["path"] if name == "path" else cidr["layers"][name]
+    if name == "path" and found["state"] == "absent":
+        return ""  # nobody asked for a probe
     state, detail = str(found["state"]), clean(found["detail"])
     return state if state == "ok" or not detail else f"{state}: {detail}"
 

@@ -80,7 +80,7 @@ def cidr(answer: Mapping[str, Any], out: TextIO | None = None) -> None:
     out = out or sys.stdout
     out.write(f"{answer['cidr']} via {clean(answer['via'])}, {answer['phase']}\n")
     for name in LAYERS:
-        out.write(f"  {name:<10}{layer(answer, name)}\n")
+        out.write(f"  {name:<10}{layer(answer, name) or '-'}\n")
     for name in ("snat", "mss", "probe", "when_down", "hold_down", "comment"):
         value = {True: "on", False: "off"}.get(answer[name], answer[name])
         out.write(f"  {name:<10}{clean(value) or '-'}\n")

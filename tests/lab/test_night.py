@@ -45,13 +45,14 @@ def screen(lab: Lab, *cause: str, step: str) -> None:
         shown = lab.nexthop("status", check=False)
         lines = shown.stdout.splitlines()[:SCREEN]
         at = next((n for n, line in enumerate(lines) if all(word in line for word in cause)), None)
-        return shown.returncode == 1 and at is not None and lines[at + 1].strip().startswith("-> ") and step in lines[at + 1]
+        return (
+            shown.returncode == 1
+            and at is not None
+            and lines[at + 1].strip().startswith("-> ")
+            and step in lines[at + 1]
+        )
 
-    try:
-        lab.wait(f"a screen that says {cause}", found)
-    except Exception:
-        print(lab.nexthop("status", check=False).stdout)
-        raise
+    lab.wait(f"a screen that says {cause}", found)
 
 
 def well(lab: Lab) -> None:
