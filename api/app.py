@@ -24,6 +24,7 @@ from api import (
     explain,
     history,
     links,
+    openapi,
     problem,
     static,
     status,
@@ -68,6 +69,7 @@ def create_app(parts: Parts) -> FastAPI:
         app.include_router(each.router(parts), responses=every)
     app.include_router(status.health(parts), responses=problem.responses(400, 408, 413, 421, 429, 503))
     app.include_router(static.router())
+    app.openapi = openapi.describe(app)  # type: ignore[method-assign]
     return app
 
 
