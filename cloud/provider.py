@@ -108,6 +108,7 @@ class Vpc:
     tables: tuple[str, ...]  # the route tables that we program
     uses: tuple[tuple[str, str], ...] = ()  # (vSwitch id, the route table that it uses)
     kinds: tuple[tuple[str, str], ...] = ()  # (route table, "system" or "custom"), as far as it is known
+    bypassed: tuple[tuple[str, str], ...] = ()  # (vSwitch id, its table) where that table is none of them
 
 
 @dataclass(frozen=True, slots=True)
