@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.certificate import BadCertificate, identity, own
@@ -61,11 +62,13 @@ def bound(listen: str) -> socket.socket:
     return listener
 
 
-def about(config: Config, fingerprint: str) -> About:
+def about(config: Config, fingerprint: str, source: Path | None) -> About:
     """Return what the daemon says of itself."""
     from api.app import version  # noqa: PLC0415
 
-    return About(version(), config.api.listen, fingerprint, names(config))
+    files = (config.api.key, Path(config.cloud.credentials) if config.cloud.credentials.startswith("/") else None)
+    secrets = tuple(each for each in files if each is not None)
+    return About(version(), config.api.listen, fingerprint, names(config), source, secrets)
 
 
 def names(config: Config) -> tuple[str, ...]:

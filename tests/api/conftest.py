@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from api.app import create_app
-from api.client import Daemon
 from api.certificate import Identity, identity, own
+from api.client import Daemon
 from api.parts import About, Parts
 from api.server import Tls, serve
 from api.socket import bind

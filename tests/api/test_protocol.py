@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,10 +15,10 @@ from .conftest import Appliance
 
 
 @pytest.fixture
-def impatient(appliance: Appliance, monkeypatch: pytest.MonkeyPatch) -> Iterator[Appliance]:
+def impatient(appliance: Appliance, monkeypatch: pytest.MonkeyPatch) -> Appliance:
     monkeypatch.setattr(Guarded, "arrives", 0.3)
     monkeypatch.setattr(Guarded, "takes", 0.3)
-    yield appliance
+    return appliance
 
 
 def connect(appliance: Appliance) -> socket.socket:
@@ -100,7 +99,7 @@ def test_a_second_request_has_its_own_time(impatient: Appliance) -> None:
 def test_who_does_not_take_what_he_asked_for_is_let_go(impatient: Appliance) -> None:
     with connect(impatient) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with pytest.raises(OSError):  # noqa: PT011  (a broken pipe or a reset)
+        with pytest.raises(OSError):  # noqa: PT011, PT012  (a broken pipe or a reset)
             for _ in range(100_000):
                 connection.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
 
@@ -121,9 +120,11 @@ def test_plain_http_and_old_tls_get_nothing_from_the_tls_port(appliance: Applian
         plain.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200" not in rest_or_reset(plain)
     context = ssl.create_default_context(cafile=str(appliance.state / "api" / "tls.pem"))
-    with socket.create_connection(("127.0.0.1", appliance.port), timeout=20) as connection:
-        with context.wrap_socket(connection, server_hostname="127.0.0.1") as secured:
-            assert secured.version() in {"TLSv1.2", "TLSv1.3"}
+    with (
+        socket.create_connection(("127.0.0.1", appliance.port), timeout=20) as connection,
+        context.wrap_socket(connection, server_hostname="127.0.0.1") as secured,
+    ):
+        assert secured.version() in {"TLSv1.2", "TLSv1.3"}
 
 
 def rest_or_reset(connection: socket.socket) -> bytes:
