@@ -138,6 +138,10 @@ class Forward:
         """Return whether a pass has come to its end since the start, whatever it found."""
         return self._ready
 
+    def repairs(self) -> Mapping[str, int]:
+        """Return how often something of ours that had vanished was put back, by kind."""
+        return self._repairs.copy()
+
     def state(self) -> State:
         """Return all of it."""
         firewall = FirewallStatus(self._chosen.firewall.name, self._chosen.fallback_reason or "")

@@ -63,8 +63,7 @@ class ForwardClient:
         self._path = path
         self._store = store
         self._retry = retry
-        self.devices = devices
-        """The network devices as they are now; may raise `KernelError`."""
+        self._devices = devices
         self._peer: asyncio.StreamWriter | None = None
         self._away: str | None = "it was not reached yet"
         self._state = State()
@@ -98,6 +97,10 @@ class ForwardClient:
     def ready(self) -> bool:
         """Return whether a pass has come to its end since nexthop-forward's start, whatever it found."""
         return self._away is None and self._state.ready
+
+    async def devices(self) -> Mapping[str, Device]:
+        """Return the network devices as they are now, which everybody may see. Raises `KernelError`."""
+        return await self._devices()
 
     def firewall(self) -> FirewallStatus:
         """Return the back-end in use, as last heard."""

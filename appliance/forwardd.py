@@ -27,6 +27,7 @@ from appliance.notify import Watchdog, notify
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from appliance.forward import Forward
     from appliance.kernel.choose import Chosen
 
 log = logging.getLogger("appliance.forwardd")  # also as __main__

@@ -25,6 +25,7 @@ from appliance.model import Network
 from appliance.status import FirewallStatus, Layer, LayerState
 
 VERSION: Final = 1
+_NO_FIREWALL: Final = FirewallStatus("")
 LINE_LIMIT: Final = 16 << 20  # bytes; a State of ten thousand CIDRs is one
 
 
@@ -52,7 +53,7 @@ class State:
     problem: str | None = None
     carrying: frozenset[Network] = frozenset()
     layers: Mapping[Network, Layer] = field(default_factory=dict)
-    firewall: FirewallStatus = FirewallStatus("")
+    firewall: FirewallStatus = _NO_FIREWALL
     repairs: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -95,7 +95,7 @@ class Links:
         return tuple(self._read(name) for name in self._names())
 
     def devices(self) -> Mapping[str, str]:
-        """Return each link's device, by its name; no file is opened for that, since they hold keys. Raises `OSError`."""
+        """Return each link's device, by its name, without a look into files that hold keys. Raises `OSError`."""
         return {name: DEVICE_PREFIX + name for name in self._names()}
 
     def _names(self) -> list[str]:

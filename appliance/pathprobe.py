@@ -1,8 +1,8 @@
 """One round trip through a tunnel: an ICMP echo or a TCP connection, bound to the tunnel's device. Thin.
 
 Bound, so that no other way can answer for it; whether the route is there is asked elsewhere. None of it needs a
-privilege: a socket that is not bound yet may be bound to a device since Linux 5.7 (net/core/sock.c), and an echo goes by
-a ping socket (icmp(7), net.ipv4.ping_group_range, which nexthop-forward sees to). There the kernel writes identifier
+privilege: a socket that is not bound yet may be bound to a device since Linux 5.7 (net/core/sock.c), and an echo goes
+by a ping socket (icmp(7), net.ipv4.ping_group_range, which nexthop-forward sees to). There the kernel writes identifier
 and checksum, and hands over only what answers.
 """
 

@@ -41,7 +41,7 @@ PATIENCE: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How a unit is to run: its command line, which units were ready before, and seconds of silence at most (0: any)."""
+    """How a unit is to run: its command line, who has to be ready before, and seconds of silence at most (0: any)."""
 
     argv: tuple[str, ...]
     after: tuple[str, ...] = ()
