@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from appliance.attract import Attract, Connect
     from appliance.forwardclient import ForwardClient
     from appliance.intent import IntentStore
-    from appliance.kernel.state import Device
     from appliance.kernel.route import Routes
+    from appliance.kernel.state import Device
     from appliance.links import Links
     from cloud.provider import Provider
 

@@ -72,7 +72,7 @@ def inherited() -> socket.socket | None:
         given = socket.socket(fileno=descriptor)
         if given.family == socket.AF_UNIX:
             given.setblocking(False)  # noqa: FBT003  (the socket's own signature)
-            given.set_inheritable(False)  # noqa: FBT003  (likewise)
+            given.set_inheritable(False)
             return given
         given.detach()
     return None

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.install import Installer, KernelRoutes, Pass, Sysctls, keep_sysctls
 from appliance.forwardtalk import State
+from appliance.install import Installer, KernelRoutes, Pass, Sysctls, keep_sysctls
 from appliance.intent import StoreUnavailable
 from appliance.kernel.choose import Chosen
 from appliance.kernel.state import KernelError, Network

@@ -96,7 +96,7 @@ async def _forward(config: Config, stop: asyncio.Event) -> None:
     if stop.is_set():
         return
     async with Routes() as routes:
-        server = ForwardServer(config.paths.forward, lambda: forward.state(), lambda: forward.wake())
+        server = ForwardServer(config.paths.forward)
         server.trust_owner_of(config.paths.state)
         forward = Forward(
             IntentReader(config.paths.database),
@@ -109,7 +109,7 @@ async def _forward(config: Config, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             loops = [
                 tasks.create_task(forward.run(), name="forward"),
-                tasks.create_task(server.run(), name="server"),
+                tasks.create_task(server.run(forward), name="server"),
                 tasks.create_task(_ready(forward), name="ready"),
             ]
             try:

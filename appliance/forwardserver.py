@@ -15,7 +15,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.forwardtalk import (
     LINE_LIMIT,
@@ -46,17 +46,26 @@ _UNTOLD: Final = 1000  # repairs to tell a nexthopd that is away
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred, unix(7): pid, uid, gid
 
 
-class ForwardServer:
-    """Run `run()` in a task. `wake`: called when intents or links have changed; `state`: what there is to tell."""
+class Speaker(Protocol):
+    """What this needs of `appliance.forward.Forward`."""
 
-    def __init__(
-        self, path: Path, state: Callable[[], State], wake: Callable[[], None], *, patience: float = _PATIENCE
-    ) -> None:
+    def state(self) -> State:
+        """Return what there is to tell."""
+        ...
+
+    def wake(self) -> None:
+        """Look again: intents or links have changed."""
+        ...
+
+
+class ForwardServer:
+    """Run `run()` in a task."""
+
+    def __init__(self, path: Path, *, patience: float = _PATIENCE) -> None:
         self._path = path
-        self._state = state
-        self._wake = wake
         self._patience = patience
         self._peer: asyncio.StreamWriter | None = None
+        self._forward: Speaker | None = None
         self._told: State | None = None
         self._untold: deque[Repaired] = deque(maxlen=_UNTOLD)
         self._number = 0
@@ -108,14 +117,15 @@ class ForwardServer:
 
     def publish(self) -> None:
         """Tell what there is to tell, if it is something new."""
-        if self._peer is not None and (state := self._state()) != self._told:
+        if self._peer is not None and self._forward is not None and (state := self._forward.state()) != self._told:
             self._told = state
             self._tell(state)
 
     # -- the socket -----------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Listen until cancelled. The socket is made under another name first, so that nobody meets a wider one."""
+    async def run(self, forward: Speaker) -> None:
+        """Speak for `forward` until cancelled."""
+        self._forward = forward
         self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         fresh.unlink(missing_ok=True)
@@ -171,6 +181,10 @@ class ForwardServer:
         while self._untold:
             self._tell(self._untold.popleft())
         self._wake()
+
+    def _wake(self) -> None:
+        if self._forward is not None:
+            self._forward.wake()
 
     def _hear(self, message: Message) -> None:
         match message:

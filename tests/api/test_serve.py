@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from api.client import Daemon, NotRunning
-from api.serve import notify
 
 from .conftest import ROOT, TOKEN, command
 
@@ -101,19 +100,6 @@ def test_a_bad_configuration_is_told_before_anything_heavy_is_imported(tmp_path:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert {"fastapi", "uvicorn", "pyroute2", "iptc", "aliyunsdkcore"}.isdisjoint(done.stdout.split())
-
-
-def test_systemd_is_told_where_it_wants_to_hear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notify("READY=1")  # nobody listens: nothing happens
-    for address, bound in ((str(tmp_path / "n"), str(tmp_path / "n")), (f"@nexthop-{os.getpid()}",) * 2):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-            receiver.bind("\0" + bound[1:] if bound.startswith("@") else bound)
-            receiver.settimeout(10)
-            monkeypatch.setenv("NOTIFY_SOCKET", address)
-            notify("READY=1")
-            assert receiver.recv(64) == b"READY=1"
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    notify("READY=1")  # systemd is gone: no reason to fall over
 
 
 @dataclass
