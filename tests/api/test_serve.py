@@ -1,4 +1,7 @@
-"""The daemon as its supervisor sees it: exit codes, signals, readiness. What forwards has a namespace of its own."""
+"""The daemon as its supervisor sees it: exit codes, signals, readiness. What forwards has a namespace of its own.
+
+There nexthop-forward runs beside it, and dies with it. nexthopd has no capability, as in the image.
+"""
 
 from __future__ import annotations
 
@@ -135,13 +138,17 @@ def running(home: Path, provider: str = "none") -> Iterator[Running]:
     """Start nexthopd; what it tells systemd is heard here."""
     (home / "nexthop.toml").write_text(CONFIG.format(home=home, provider=provider))
     (home / "notify").unlink(missing_ok=True)
-    daemon = [sys.executable, "-m", "api.serve", "--config", str(home / "nexthop.toml"), "--verbose"]
-    tun = TUN if (home / "state" / "links" / "hk.toml").exists() else ""
+    config = ["--config", str(home / "nexthop.toml"), "--verbose"]
+    bare = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    daemon = [*bare, sys.executable, "-m", "api.serve", *config]
+    forward = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "appliance.forwardd", *config]
+    before = TUN if (home / "state" / "links" / "hk.toml").exists() else ""
+    before += f"env -u NOTIFY_SOCKET {' '.join(forward)} 2>{home}/forward.log &\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(home / "notify"))
         heard.settimeout(30)
         process = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", GROUND.replace("exec", f"{tun}\nexec"), "sh", *daemon],
+            ["unshare", "--net", "sh", "-c", GROUND.replace("exec", f"{before}\nexec"), "sh", *daemon],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,10 +1,10 @@
 """`python -m tests.lab.mortal PROGRAM FILE --config ...`: a daemon that kills itself right after its n-th side effect.
 
-PROGRAM is nexthopd or nexthop-forward. A side effect is one write to netlink, one transaction of the firewall, one sysctl, one commit of the database, one
-writing call that the cloud has taken (its answer is not read any more), and one thing said to the other daemon that it
-acts on: what is about to be removed, what must stay, what is gone. FILE holds n; it is read at the start and on
-SIGUSR1, and the count starts anew; without it the daemon is an ordinary one. What was done is appended to FILE.log, so
-that a test can tell what lay before each death. Nothing of this is in the program itself.
+PROGRAM is nexthopd or nexthop-forward. A side effect is one write to netlink, one transaction of the firewall, one
+sysctl, one commit of the database, one writing call that the cloud has taken (its answer is not read any more), and one
+word to the other daemon that it acts on: what is about to be removed, what must stay, what is gone. FILE holds n; it is
+read at the start and on SIGUSR1, and the count starts anew; without it the daemon is an ordinary one. What was done is
+appended to FILE.log, so that a test can tell what lay before each death. Nothing of this is in the program itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A daemon dies at every boundary between two side effects; the next one brings everything to the same end.
 
-Enumerated, for nexthopd and for nexthop-forward, while the other one lives on: n counts up until the daemon survives the
-whole story. What was acknowledged is never lost, nothing is there
-twice, and what is not ours is as it was, byte for byte.
+Enumerated, for nexthopd and for nexthop-forward, while the other one lives on: n counts up until the daemon survives
+the whole story. What was acknowledged is never lost, nothing is there twice, and what is not ours is as it was, byte
+for byte.
 """
 
 from __future__ import annotations
