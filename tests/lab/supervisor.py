@@ -9,7 +9,7 @@ file of a directory, as the image's `gtun@.service` is for every link:
                   "argv": ["gtun", "--config", "{path}", "--control", "/run/links/{stem}.sock"]}}
 
 A unit waits for those named in `after` to have been ready once (READY=1), unless they are held. One with a `watchdog`
-that says nothing for so many seconds is ended by SIGABRT, as by systemd, and started again.
+that was ready and says nothing for so many seconds is ended by SIGABRT, as by systemd, and started again.
 
 A unit that ends is started again, at first after 0.1 s (systemd's own default), later and later while it keeps ending
 at once. While `DIR/hold/UNIT` exists the unit is not started, so that a test can kill it and look at what its absence
@@ -56,6 +56,7 @@ class Unit:
     wish: Wish
     heard: socket.socket
     ready: bool = False  # has been, once
+    up: bool = False  # is, in this life
     last_word: float = 0.0
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
@@ -68,7 +69,7 @@ class Unit:
     def step(self, directory: Path, now: float, *, may_start: bool) -> None:
         """Notice what it says and its end, start again when it is time, and write down what is."""
         self._hear(now)
-        if self.process and self.wish.watchdog and now - self.last_word > self.wish.watchdog:
+        if self.process and self.up and self.wish.watchdog and now - self.last_word > self.wish.watchdog:
             self.process.send_signal(signal.SIGABRT)
             self.process.send_signal(signal.SIGCONT)  # one that is stopped would not hear it
             self.last_word = now
@@ -84,7 +85,8 @@ class Unit:
         with contextlib.suppress(BlockingIOError):
             while said := self.heard.recv(4096):
                 self.last_word = now
-                self.ready = self.ready or b"READY=1" in said
+                if b"READY=1" in said:
+                    self.ready = self.up = True
 
     def _start(self, directory: Path, now: float) -> None:
         environment = {**os.environ, "NOTIFY_SOCKET": str(directory / "notify" / self.name)}
@@ -99,6 +101,7 @@ class Unit:
                 env=environment,
             )
         self.starts += 1
+        self.up = False
         self.started = self.last_word = now
 
     def _tell(self, path: Path) -> None:
