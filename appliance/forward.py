@@ -236,7 +236,7 @@ class Forward:
         withdrawn = [intent for intent in done.intents if intent.phase is Phase.WITHDRAWN]
         gone = frozenset(intent.network for intent in withdrawn if done.step(intent) is ForwardStep.DROP)
         if gone:
-            self._listener.publish()  # first that they are not carried: from the next word on they may be asked for anew
+            self._listener.publish()  # first that they are carried no more: once dropped they may be asked for anew
             self._listener.gone(gone)
         if len(gone) < len(withdrawn) and self._listener.listens():
             self.wake()  # asked for again meanwhile, or its route will not go
