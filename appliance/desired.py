@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route
 from appliance.model import Intent
 from appliance.options import AUTO

@@ -26,7 +26,8 @@ from appliance.desired import (
 from appliance.devices import Tunnels
 from appliance.kernel import host
 from appliance.kernel.choose import Chosen
-from appliance.kernel.firewall import FirewallError, Rules
+from appliance.kernel.firewall import FirewallError
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import ALIAS, DeviceGone, Drift, KernelState, Network, Refused, Route
 from appliance.links import DEVICE_PREFIX
 from appliance.model import Intent
@@ -158,7 +159,7 @@ class Installer:
             return False  # the first pass is still to come
         if self._mend_host(self._last):
             return True
-        return await asyncio.to_thread(self._firewall.read) != self._rules
+        return self._rules is None or not await asyncio.to_thread(self._firewall.holds, self._rules)
 
     async def _observe(self, devices: Mapping[str, str]) -> KernelState:
         state = await self._routes.observe()
@@ -195,11 +196,12 @@ class Installer:
     async def _set_rules(self, now: Pass, wanted: Rules) -> bool:
         """Make the firewall hold `wanted`; return whether it does."""
         try:
-            found = await asyncio.to_thread(self._firewall.read)
-            if found != wanted:
+            known = self._rules
+            drifted = known is not None and not await asyncio.to_thread(self._firewall.holds, known)
+            if drifted or wanted != known:
                 await asyncio.to_thread(self._firewall.write, wanted)
-                if self._rules is not None and found != self._rules:
-                    self._repaired("firewall", "rules of ours were gone or changed")
+            if drifted:
+                self._repaired("firewall", "rules of ours were gone or changed")
             self._rules = wanted
             while self._purgeable:  # an earlier run's rules in another back-end would still act
                 await asyncio.to_thread(self._purgeable[0].purge)

@@ -9,7 +9,8 @@ from ipaddress import IPv4Address, ip_interface, ip_network
 from pathlib import Path
 
 from appliance.kernel.choose import Chosen
-from appliance.kernel.firewall import FirewallError, Rules
+from appliance.kernel.firewall import FirewallError
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Device, DeviceGone, Drift, KernelState, Network, Refused, Route
 from cloud.provider import (
     CloudError,
@@ -111,9 +112,9 @@ class FakeFirewall:
         self.fault: str | None = None
         self._log = log
 
-    def read(self) -> Rules | None:
+    def holds(self, rules: Rules) -> bool:
         self.reads += 1
-        return self.rules
+        return self.rules == rules
 
     def write(self, rules: Rules) -> None:
         if self.fault is not None:

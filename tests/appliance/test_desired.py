@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 from appliance.desired import by_destination, desired, installed, rules, tunnel_subnets
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import KernelState, Route
 from appliance.model import Intent
 from appliance.reconcile import Installed

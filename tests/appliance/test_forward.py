@@ -11,7 +11,7 @@ import pytest
 
 from appliance.forward import Forward, Pace
 from appliance.intent import IntentStore, StoreUnavailable
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Drift, Route
 from appliance.links import Links
 from appliance.model import Intent

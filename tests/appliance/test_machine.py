@@ -32,7 +32,7 @@ from appliance.attract import Attract
 from appliance.forward import Forward, Pace
 from appliance.guard import Facts
 from appliance.intent import IntentStore, StoreUnavailable
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Network, Route
 from appliance.links import Links
 from appliance.model import Intent, Phase

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.kernel.choose import choose, probe
-from appliance.kernel.firewall import FirewallError, Rules, lines
+from appliance.kernel.firewall import FirewallError
+from appliance.kernel.rules import Rules, layout
 from appliance.kernel.probe import CASES
 from tests.conftest import iptables_fault
 
