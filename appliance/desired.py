@@ -7,7 +7,7 @@ the default route, back into the VPC that sent it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.kernel.rules import Rules
@@ -26,9 +26,11 @@ class Desired:
     rules: Rules
     blocked: Mapping[Network, Layer]
     wanted: frozenset[Route] = field(init=False)  # `routes`, to look one up
+    through: frozenset[Network] = field(init=False)  # the CIDRs that are to have a route to a tunnel
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wanted", frozenset(self.routes))
+        object.__setattr__(self, "through", frozenset(r.destination for r in self.routes if r.device is not None))
 
 
 def tunnel_route(intent: Intent, devices: Mapping[str, str]) -> Route | None:
@@ -123,17 +125,18 @@ def tunnel_subnets(devices: Mapping[str, str], state: KernelState) -> dict[str, 
     return found
 
 
-def by_destination(routes: Iterable[Route]) -> Mapping[Network, frozenset[Route]]:
+def by_destination(routes: Iterable[Route]) -> Mapping[Network, Sequence[Route]]:
     """Return the routes by where they lead, so that a thousand CIDRs do not each look at all routes."""
-    found: dict[Network, set[Route]] = {}
+    found: dict[Network, list[Route]] = {}
     for route in routes:
-        found.setdefault(route.destination, set()).add(route)
-    return {network: frozenset(there) for network, there in found.items()}
+        found.setdefault(route.destination, []).append(route)
+    return found
 
 
-def installed(intent: Intent, devices: Mapping[str, str], routes: Mapping[Network, frozenset[Route]]) -> Installed:
+def installed(intent: Intent, devices: Mapping[str, str], routes: Mapping[Network, Sequence[Route]]) -> Installed:
     """Return how much of this CIDR is in the kernel. `routes`: `by_destination`."""
-    there = routes.get(intent.network)
+    there = {(route.device, route.metric) for route in routes.get(intent.network, ())}
     if not there:
         return Installed.NONE
-    return Installed.WHOLE if {tunnel_route(intent, devices), unreachable(intent.network)} <= there else Installed.PART
+    whole = {(devices.get(intent.via, ""), TUNNEL_METRIC), (None, UNREACHABLE_METRIC)} <= there
+    return Installed.WHOLE if whole else Installed.PART

@@ -81,11 +81,6 @@ class Forward:
         return self._carrying
 
     @property
-    def healthy(self) -> str | None:
-        """Why the last pass failed; None where it did not."""
-        return self._problem
-
-    @property
     def drift_repairs(self) -> Counter[str]:
         """How often something of ours that had vanished was put back, by kind."""
         return self._repairs.copy()

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from appliance.kernel.netlink import ACK, CREATE, EXCL, REPLACE, Message, attribute, attributes
-from appliance.kernel.state import PROTOCOL, Network, Route
+from appliance.kernel.state import PROTOCOL, Network, Route, one
 
 MAIN: Final = 254  # RT_TABLE_MAIN
 UNICAST: Final = 1
@@ -26,11 +26,11 @@ _CLONED: Final = 0x200  # RTM_F_CLONED: a cached exception, not a route
 
 
 class Entry(NamedTuple):
-    """One route of a dump. `direct`: it names one device and nothing behind it. `index`: of that device, 0 for none."""
+    """One route of a dump. `direct`: it names one device and nothing behind it. `device`: its index, 0 for none."""
 
     destination: Network
     metric: int
-    index: int
+    device: int
     kind: int
     protocol: int
     direct: bool
@@ -65,7 +65,20 @@ def _message(command: int, flags: int, route: Route, index: int) -> Message:
     return Message(command, flags, body + (attribute(_OIF, _U32.pack(index)) if index else b""))
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 15)
+def route(body: bytes, device: str | None) -> Route | None:
+    """Return the route as we would have written it, None where it is not one that we write. `device`: by its index."""
+    found = entry(body)
+    if found is None or found.protocol != PROTOCOL:
+        return None
+    if found.kind == UNREACHABLE:
+        return Route(found.destination, None, found.metric)
+    if found.kind != UNICAST or device is None or not found.direct:
+        return None
+    return Route(found.destination, device, found.metric)
+
+
+@lru_cache(maxsize=1 << 15)
 def entry(body: bytes) -> Entry | None:
     """Return what a message of a dump says, None where it is not of the main table."""
     family, length, _, _, table, protocol, _, kind, flags = _HEADER.unpack_from(body)
@@ -75,4 +88,4 @@ def entry(body: bytes) -> Entry | None:
     address = found.get(_DST) or bytes(4 if family == socket.AF_INET else 16)
     metric, index = (_U32.unpack(found[kind])[0] if kind in found else 0 for kind in (_PRIORITY, _OIF))
     direct = bool(index) and not found.keys() & {_GATEWAY, _MULTIPATH, _VIA, _NEXTHOP}
-    return Entry(ip_network((address, length)), metric, index, kind, protocol, direct)
+    return Entry(one(ip_network((address, length))), metric, index, kind, protocol, direct)

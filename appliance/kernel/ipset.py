@@ -15,7 +15,18 @@ from itertools import islice
 from typing import Final
 
 from appliance.kernel.firewall import FirewallError
-from appliance.kernel.netlink import ACK, CREATE, EXCL, NETFILTER, Interrupted, Message, Talk, attribute, attributes, nested
+from appliance.kernel.netlink import (
+    ACK,
+    CREATE,
+    EXCL,
+    NETFILTER,
+    Interrupted,
+    Message,
+    Talk,
+    attribute,
+    attributes,
+    nested,
+)
 from appliance.kernel.prefixes import Prefix
 from appliance.kernel.rules import MARK, version_of
 
@@ -55,7 +66,7 @@ def index(name: str) -> int | None:
 
 
 def members(name: str) -> frozenset[Prefix]:
-    """Return what is in a set. What we would not have put there has a negative length; nothing where there is no set."""
+    """Return what is in a set. A member with more to it than an address and a length has a negative length."""
     found: list[Prefix] = []
     with _talk(f"read the set {name}") as talk:
         for body in _dump(talk, _name(name)):

@@ -79,20 +79,23 @@ class Nftables(Backend):
         """Change the sets from what was seen; return whether they are as wanted now."""
         added: list[tuple[str, Prefix]] = []
         removed: list[tuple[str, Prefix]] = []
+        generation = seen.generation
+        if generation is None:
+            return False
         for name, prefixes in wanted.sets.items():
             there = seen.members.get(name)
-            if there is None or seen.generation is None:
+            if there is None:
                 return False
             added += [(name, prefix) for prefix in prefixes - there]
             removed += [(name, prefix) for prefix in there - prefixes]
         if not added and not removed:
             return False
         try:
-            nftset.change(talk, TABLE, seen.generation, added, removed)
+            nftset.change(talk, TABLE, generation, added, removed)
             self.writes += 1
-            if nftset.generation(talk) == seen.generation + 1:  # ours was the one transaction: the rules are as seen
+            if nftset.generation(talk) == generation + 1:  # ours was the one transaction: the rules are as seen
                 members = {name: nftset.members(talk, TABLE, name) for name in {name for name, _ in added + removed}}
-                self._seen = _Seen(seen.generation + 1, seen.lines, (), {**seen.members, **members})
+                self._seen = _Seen(generation + 1, seen.lines, (), {**seen.members, **members})
         except (OSError, Interrupted):
             return False
         return self._look(talk).members == wanted.sets

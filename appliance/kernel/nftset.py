@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from appliance.kernel.netlink import ACK, CREATE, NETFILTER, Message, Talk, attribute, attributes, nested
+from appliance.kernel.netlink import ACK, CREATE, Message, Talk, attribute, attributes, nested
 from appliance.kernel.prefixes import Prefix
 from appliance.kernel.rules import version_of
 

@@ -68,9 +68,10 @@ class Routes:
         addresses = await self._dump("get_addr")
         devices = _devices(links, addresses)
         names = {device.index: device.name for device in devices.values()}
-        entries = [*self._table(socket.AF_INET), *self._table(socket.AF_INET6)]
-        others = [entry for entry in entries if entry.protocol != PROTOCOL and entry.kind == fib.UNICAST]
-        ours = (_route(entry, names) for entry in entries if entry.protocol == PROTOCOL)
+        bodies = [*self._table(socket.AF_INET), *self._table(socket.AF_INET6)]
+        entries = [(body, entry) for body in bodies if (entry := fib.entry(body)) is not None]
+        others = [entry for _, entry in entries if entry.protocol != PROTOCOL and entry.kind == fib.UNICAST]
+        ours = (fib.route(body, names.get(entry.device)) for body, entry in entries if entry.protocol == PROTOCOL)
         return KernelState(
             routes=frozenset(route for route in ours if route is not None),
             foreign=frozenset(entry.destination for entry in others),
@@ -95,8 +96,10 @@ class Routes:
     async def _displace(self, route: Route, index: int) -> None:
         if route in (await self.observe()).routes:
             return
-        there = self._table(fib.family_of(route.destination))
-        held = [entry for entry in there if (entry.destination, entry.metric) == (route.destination, route.metric)]
+        there = map(fib.entry, self._table(fib.family_of(route.destination)))
+        held = [
+            entry for entry in there if entry and (entry.destination, entry.metric) == (route.destination, route.metric)
+        ]
         if any(entry.protocol != PROTOCOL for entry in held):
             raise Refused(
                 f"a route to {route.destination} with metric {route.metric} is there that is not ours: remove it, or "
@@ -161,18 +164,17 @@ class Routes:
         self._talk.do(message)
         self.writes += 1
 
-    def _table(self, family: int) -> list[fib.Entry]:
-        """Return the main table."""
+    def _table(self, family: int) -> list[bytes]:
+        """Return a dump of the main table."""
         for _ in range(_DUMP_TRIES):
             try:
-                bodies = self._talk.dump(fib.dump(family))
+                return self._talk.dump(fib.dump(family))
             except Interrupted:
                 continue
             except OSError as failure:
                 if family == socket.AF_INET6 and failure.errno in {errno.EOPNOTSUPP, errno.EAFNOSUPPORT}:
                     return []
                 raise _error(failure, "read the kernel's routes", None) from None
-            return [entry for body in bodies if (entry := fib.entry(body)) is not None]
         raise Refused("the kernel's routes change too fast to be read")
 
     async def _dump(self, what: str, **filters: Any) -> list[Any]:
@@ -217,21 +219,11 @@ def _index(route: Route) -> int:
         raise DeviceGone(f"there is no device {route.device}") from None
 
 
-def _route(entry: fib.Entry, names: Mapping[int, str]) -> Route | None:
-    """Return the route as we would have written it, or None where it is not one that we write."""
-    if entry.kind == fib.UNREACHABLE:
-        return Route(entry.destination, None, entry.metric)
-    device = names.get(entry.index)
-    if entry.kind != fib.UNICAST or device is None or not entry.direct:
-        return None
-    return Route(entry.destination, device, entry.metric)
-
-
 def _default_device(entries: Iterable[fib.Entry], names: Mapping[int, str]) -> str | None:
     found = [
-        (entry.metric, names[entry.index])
+        (entry.metric, names[entry.device])
         for entry in entries
-        if entry.destination == _EVERYTHING and entry.index in names
+        if entry.destination == _EVERYTHING and entry.device in names
     ]
     return min(found)[1] if found else None
 

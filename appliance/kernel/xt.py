@@ -89,9 +89,7 @@ def stamp(template: bytes, line: Line, version: int, indexes: Mapping[str, int])
     incoming, incoming_mask = _device(line.incoming)
     outgoing, outgoing_mask = _device(line.outgoing)
     anywhere = [bytes(layout.bits // 8)] * 4
-    header = layout.header.pack(
-        *anywhere, incoming, outgoing, incoming_mask, outgoing_mask, *fields[8:-1], inverse
-    )
+    header = layout.header.pack(*anywhere, incoming, outgoing, incoming_mask, outgoing_mask, *fields[8:-1], inverse)
     sets = [_set(indexes[name], flags) for name, flags in ((line.destination, 0), (line.source, _SOURCE)) if name]
     grown = sum(map(len, sets))
     end, total = _OFFSETS.unpack_from(template, layout.offsets)

@@ -83,7 +83,7 @@ def test_adds_firewall_first_then_what_answers_unreachable_then_the_tunnels_rout
             assert did == [("firewall", "10.244.0.0/16"), ("add", BEHIND), ("add", TUNNEL)]
             assert bench.routes.table == {TUNNEL, BEHIND, SUBNET}
             assert bench.forward.layer(POD).state is LayerState.OK
-            assert bench.forward.healthy is None
+            assert bench.forward.problem() is None
 
     asyncio.run(scenario())
 
@@ -155,15 +155,15 @@ def test_what_is_asked_for_again_during_the_pass_is_not_removed(tmp_path: Path) 
             reads = bench.firewall.reads
             bench.store.leave(POD)
             bench.store.withdrawn(POD)
-            original = bench.firewall.read
+            original = bench.firewall.holds
 
-            def revive() -> Rules | None:  # in the middle of the pass, long before the removal
-                bench.firewall.read = original  # type: ignore[method-assign]
+            def revive(rules: Rules) -> bool:  # in the middle of the pass, long before the removal
+                bench.firewall.holds = original  # type: ignore[method-assign]
                 asyncio_loop.call_soon_threadsafe(bench.store.put, Intent(POD, "hk"))
-                return original()
+                return original(rules)
 
             asyncio_loop = asyncio.get_running_loop()
-            bench.firewall.read = revive  # type: ignore[method-assign]
+            bench.firewall.holds = revive  # type: ignore[method-assign]
             await until(lambda: bench.firewall.reads > reads + 1)
             await bench.settled()
             assert ("remove", TUNNEL) not in bench.routes.did
@@ -224,8 +224,8 @@ def test_a_sysctl_that_cannot_be_set_is_shown_and_does_not_keep_routes_from_bein
         async with running(tmp_path) as bench:
             bench.sysctls.stubborn = [drift]
             bench.store.put(Intent(POD, "hk"))
-            await until(lambda: POD in bench.forward.carrying and bench.forward.healthy is not None)
-            assert "ip_forward is 0 and cannot be set to 1" in str(bench.forward.healthy)
+            await until(lambda: POD in bench.forward.carrying and bench.forward.problem() is not None)
+            assert "ip_forward is 0 and cannot be set to 1" in str(bench.forward.problem())
 
     asyncio.run(scenario())
 
@@ -285,13 +285,13 @@ def test_without_its_rules_a_cidr_is_not_routed_into_the_tunnel(tmp_path: Path) 
             await until(bench.forward.ready)
             bench.firewall.fault = "the table is locked"
             bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.forward.healthy == "the table is locked")
+            await until(lambda: bench.forward.problem() == "the table is locked")
             assert TUNNEL not in bench.routes.table
             assert BEHIND in bench.routes.table
             assert not bench.forward.carrying
             assert "locked" in bench.forward.layer(POD).detail
             bench.firewall.fault = None
-            await until(lambda: POD in bench.forward.carrying and bench.forward.healthy is None)
+            await until(lambda: POD in bench.forward.carrying and bench.forward.problem() is None)
 
     asyncio.run(scenario())
 
@@ -314,8 +314,8 @@ def test_what_does_not_read_back_is_not_carried(tmp_path: Path) -> None:
         async with running(tmp_path) as bench:
             bench.routes.swallow = True
             bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.forward.healthy is not None)
-            assert "not there" in str(bench.forward.healthy)
+            await until(lambda: bench.forward.problem() is not None)
+            assert "not there" in str(bench.forward.problem())
             assert not bench.forward.carrying
 
     asyncio.run(scenario())
@@ -379,7 +379,7 @@ def test_without_a_database_it_goes_on_with_what_it_knew(tmp_path: Path, monkeyp
             bench.routes.table.discard(TUNNEL)
             bench.routes.change()
             await until(lambda: TUNNEL in bench.routes.table)
-            await until(lambda: bench.forward.healthy == "disk full")
+            await until(lambda: bench.forward.problem() == "disk full")
             assert POD in bench.forward.carrying
 
     asyncio.run(scenario())
@@ -393,7 +393,7 @@ def test_with_nothing_known_it_touches_nothing(tmp_path: Path) -> None:
         routes.table |= {TUNNEL, BEHIND}
         async with running(tmp_path, routes) as bench:
             await until(bench.forward.ready)
-            assert bench.forward.healthy is not None
+            assert bench.forward.problem() is not None
             assert (routes.did, routes.table) == ([], {TUNNEL, BEHIND})
 
     asyncio.run(scenario())
@@ -406,10 +406,10 @@ def test_a_fault_of_ours_is_shown_and_does_not_end_the_loop(tmp_path: Path, monk
             with monkeypatch.context() as patch:
                 patch.setattr(bench.links, "all", lambda: 1 / 0)
                 bench.forward.wake()
-                await until(lambda: "ZeroDivisionError" in str(bench.forward.healthy))
+                await until(lambda: "ZeroDivisionError" in str(bench.forward.problem()))
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
-            assert bench.forward.healthy is None
+            assert bench.forward.problem() is None
 
     asyncio.run(scenario())
 
@@ -457,10 +457,10 @@ def test_the_other_back_end_is_purged_only_once_our_rules_are_in_force(tmp_path:
 
     async def scenario() -> None:
         async with running(tmp_path, other=other, prepare=broken) as bench:
-            await until(lambda: bench.forward.healthy == "locked")
+            await until(lambda: bench.forward.problem() == "locked")
             assert other.purged == 0
             bench.firewall.fault = None
-            await until(lambda: bench.forward.healthy is None)
+            await until(lambda: bench.forward.problem() is None)
             await bench.settled()
             assert other.purged == 1
             found = bench.forward.firewall()

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -65,18 +66,26 @@ _JUMP: Final = f"iptables-legacy -w -D FORWARD -m comment --comment nexthop -j {
     "iptables-legacy -w -S FORWARD", _FORWARD_CHAIN
 )
 _CHAIN: Final = f"iptables-legacy -w -F {_FORWARD_CHAIN}\n" + _absent(
-    f"iptables-legacy -w -S {_FORWARD_CHAIN}", POD_CIDR
+    f"iptables-legacy -w -S {_FORWARD_CHAIN}", "match-set"
 )
 _ALL_CHAINS: Final = "".join(
     f"iptables-legacy -w -t {table} -F\niptables-legacy -w -t {table} -X\n"
     + _absent(f"iptables-legacy -w -t {table} -S", "NEXTHOP")
     for table in ("filter", "nat", "mangle")
 )
-_NFT_RULE: Final = "nft flush chain inet nexthop forward\n" + _absent("nft list table inet nexthop", POD_CIDR + " acc")
+_NFT_RULE: Final = "nft flush chain inet nexthop forward\n" + _absent("nft list chain inet nexthop forward", "accept$")
 _NFT_CHAIN: Final = "nft 'flush chain inet nexthop postrouting; delete chain inet nexthop postrouting'\n" + _absent(
     "nft list table inet nexthop", "masquerade"
 )
 _NFT_ALL: Final = "nft flush ruleset\n" + _absent("nft list ruleset", "nexthop")
+_IPSET: Final = f"{sys.executable} -c 'from appliance.kernel import ipset; name = \"nexthop4-{DEVICE}-s\"; {{}}'\n"
+_SET: Final = _IPSET.format("ipset.remove(name, ipset.members(name)); assert not ipset.members(name)")
+_NFT_SET: Final = f"nft flush set inet nexthop nexthop4-{DEVICE}-s\n" + _absent(
+    f"nft list set inet nexthop nexthop4-{DEVICE}-s", POD_CIDR
+)
+_NFT_ELEMENT: Final = f"nft 'delete element inet nexthop nexthop4-{DEVICE}-s {{ {POD_CIDR} }}'\n" + _absent(
+    f"nft list set inet nexthop nexthop4-{DEVICE}-s", POD_CIDR
+)
 
 FAULTS: Final = (
     Fault("the route", _ROUTE, ("route",)),
@@ -89,9 +98,12 @@ FAULTS: Final = (
     Fault("all routes", _ALL_ROUTES, ("route", "unreachable")),
     Fault("the jump", _JUMP, ("firewall",), "iptables"),
     Fault("the chain's rules", _CHAIN, ("firewall",), "iptables"),
+    Fault("what is in a set", _SET, ("firewall",), "iptables"),
     Fault("all of iptables", _ALL_CHAINS, ("firewall",), "iptables"),
     Fault("the rules of a chain", _NFT_RULE, ("firewall",), "nftables"),
     Fault("a chain", _NFT_CHAIN, ("firewall",), "nftables"),
+    Fault("what is in a set", _NFT_SET, ("firewall",), "nftables"),
+    Fault("a CIDR of a set", _NFT_ELEMENT, ("firewall",), "nftables"),
     Fault("nft's whole ruleset", _NFT_ALL, ("firewall",), "nftables"),
     Fault(
         "all together",
@@ -122,7 +134,11 @@ def inject(lab: Lab, fault: Fault) -> None:
 
 def rules(lab: Lab) -> str:
     """Return all firewall rules of the appliance as text, without their counters."""
-    listed = lab["appliance"].shell("iptables-legacy-save; ip6tables-legacy-save; nft list ruleset")
+    sets = "for name in sorted(ipset.names(4)): print(name, sorted(ipset.members(name)))"
+    listed = lab["appliance"].shell(
+        "iptables-legacy-save; ip6tables-legacy-save; nft list ruleset\n"
+        f"{sys.executable} -c 'from appliance.kernel import ipset\n{sets}'"
+    )
     return re.sub(r"\[\d+:\d+\]|^#.*\n", "", listed, flags=re.MULTILINE)
 
 

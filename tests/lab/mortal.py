@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from api import serve
 from appliance.intent import IntentStore
-from appliance.kernel import host
+from appliance.kernel import fib, host
 from appliance.kernel.firewall import Backend
+from appliance.kernel.netlink import CREATE
 from appliance.kernel.route import Routes
 from cloud.aliyun import Rpc
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from appliance.kernel.netlink import Message
     from appliance.kernel.state import Drift
 
 _FILE = Path(sys.argv.pop(1))
@@ -52,13 +54,17 @@ def effect(name: str) -> None:
 
 
 def _wrap_routes() -> None:
-    write = Routes._write
+    send = Routes._send
 
-    async def written(self: Routes, what: str, command: str, **spec: Any) -> None:
-        await write(self, what, command, **spec)
-        effect(f"netlink {what} {command} {spec.get('dst', '')} {'' if 'oif' in spec else 'unreachable'}".strip())
+    def sent(self: Routes, message: Message) -> None:
+        send(self, message)
+        route = fib.entry(message.body)
+        command = "add" if message.flags & CREATE else "del"
+        effect(
+            f"netlink route {command} {route and route.destination} {'' if route and route.device else 'unreachable'}"
+        )
 
-    Routes._write = written  # type: ignore[method-assign]
+    Routes._send = sent  # type: ignore[method-assign]
 
 
 def _wrap_firewall() -> None:
