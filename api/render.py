@@ -51,15 +51,23 @@ def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]], out: Tex
 def cidrs(answer: Mapping[str, Any], out: TextIO | None = None, indent: int = 0) -> None:
     """Print the CIDRs with the state of each layer."""
     rows = [
-        [each["cidr"], each["via"], _phase(each), layer(each, "kernel"), layer(each, "cloud"), each["comment"]]
+        [
+            *(each["cidr"], each["via"], _phase(each)),
+            *(layer(each, "kernel"), layer(each, "cloud"), _told(each["path"]), each["comment"]),
+        ]
         for each in answer["cidrs"]
     ]
-    table(["CIDR", "VIA", "PHASE", "KERNEL", "CLOUD", "COMMENT"], rows, out, indent)
+    table(["CIDR", "VIA", "PHASE", "KERNEL", "CLOUD", "PATH", "COMMENT"], rows, out, indent)
 
 
 def layer(cidr: Mapping[str, Any], name: str) -> str:
     """Return a layer's state, and in words what is the matter unless it is ok."""
-    found = cidr["layers"][name]
+    return _told(cidr["layers"][name])
+
+
+def _told(found: Mapping[str, Any]) -> str:
+    if found["state"] == "absent" and found["code"] == "no-probe":
+        return "-"
     state, detail = str(found["state"]), clean(found["detail"])
     return state if state == "ok" or not detail else f"{state}: {detail}"
 

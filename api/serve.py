@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import signal
@@ -115,12 +116,14 @@ async def _serve(
     from appliance.attract import Attract  # noqa: PLC0415
     from appliance.backup import keep  # noqa: PLC0415
     from appliance.forward import Forward  # noqa: PLC0415
+    from appliance.install import keep_sysctls  # noqa: PLC0415
     from appliance.intent import StoreUnavailable  # noqa: PLC0415
     from appliance.linkwatch import LinkWatch  # noqa: PLC0415
     from appliance.paths import Paths  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
 
-    forward = Forward(store, links, routes, chosen)
+    sysctls = functools.partial(keep_sysctls, conntrack=config.kernel.conntrack)
+    forward = Forward(store, links, routes, chosen, sysctls=sysctls)
     connect = provider_of(config.cloud)
     paths = Paths(links, store)
     watch = LinkWatch(paths, store, forward.repaired)

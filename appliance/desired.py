@@ -2,7 +2,8 @@
 
 Behind each CIDR's route to its TUN device stands an ``unreachable`` one of higher metric, and so it does for each
 tunnel's own subnet: a link that is down answers with an ICMP error at once, where the packet would otherwise leave by
-the default route, back into the VPC that sent it.
+the default route, back into the VPC that sent it. That subnet has a route of ours to its device, too, behind the one
+that the kernel makes: the kernel makes it with the address and never again, should a network manager flush all routes.
 """
 
 from __future__ import annotations
@@ -47,18 +48,19 @@ def unreachable(network: Network) -> Route:
 def desired(
     carried: Iterable[Intent],
     devices: Mapping[str, str],
-    subnets: Iterable[Network],
+    subnets: Mapping[str, Iterable[Network]],
     state: KernelState,
     vpc: str | None,
     v6_fault: str | None = None,
 ) -> Desired:
     """Work out the whole.
 
-    `devices`: device by link name; `subnets`: the tunnels' own; `vpc`: the device towards the VPC; `v6_fault`: why the
-    firewall can hold no rule for IPv6.
+    `devices`: device by link name; `subnets`: the tunnels' own, by link; `vpc`: the device towards the VPC; `v6_fault`:
+    why the firewall can hold no rule for IPv6.
     """
-    behind: list[Route] = [unreachable(subnet) for subnet in subnets]
-    through: list[Route] = []
+    own = [(devices[link], subnet) for link, found in subnets.items() for subnet in sorted(found, key=str)]
+    behind: list[Route] = [unreachable(subnet) for _, subnet in own]
+    through: list[Route] = [Route(subnet, name, TUNNEL_METRIC) for name, subnet in own if _is_up(name, state)]
     blocked: dict[Network, Layer] = {}
     carried = tuple(carried)
     for intent in carried:
@@ -71,6 +73,11 @@ def desired(
         elif (route := tunnel_route(intent, devices)) is not None:
             through.append(route)
     return Desired((*behind, *through), rules(carried, devices, vpc, v6_fault), blocked)
+
+
+def _is_up(name: str, state: KernelState) -> bool:
+    device = state.devices.get(name)
+    return device is not None and device.up
 
 
 def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vpc: str | None) -> Layer | None:

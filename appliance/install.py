@@ -66,9 +66,15 @@ Sysctls = Callable[[str | None, Collection[str], bool], Sequence[Drift]]
 """(device towards the VPC, link devices, whether an IPv6 CIDR is carried) -> what was not as wanted, and is mended."""
 
 
-def keep_sysctls(vpc: str | None, devices: Collection[str], v6: bool) -> Sequence[Drift]:  # noqa: FBT001
-    """Put this machine's sysctls right."""
-    return host.keep(host.wanted(vpc, sorted(devices), v6=v6))
+def keep_sysctls(
+    vpc: str | None,
+    devices: Collection[str],
+    v6: bool,  # noqa: FBT001
+    *,
+    conntrack: int = 0,
+) -> Sequence[Drift]:
+    """Put this machine's sysctls right. `conntrack`: see `host.wanted`."""
+    return host.keep(host.wanted(vpc, sorted(devices), v6=v6, conntrack=conntrack))
 
 
 Commit = Callable[[frozenset[Network]], frozenset[Network]]
@@ -141,8 +147,7 @@ class Installer:
         going = [i for i in intents if now.step(i) not in {ForwardStep.KEEP, ForwardStep.ADD}]
         leaving = {i.network for i in going}
         staying = [i for i in intents if i.network not in leaving]
-        subnets = [subnet for found in self._subnets.values() for subnet in sorted(found, key=str)]
-        now.want = desired(staying, devices, subnets, state, self._vpc, self._v6_fault)
+        now.want = desired(staying, devices, self._subnets, state, self._vpc, self._v6_fault)
         now.trouble += self._mend_host(now)
         # What is about to go keeps its rules until its route is gone.
         lingering = [i for i in going if now.installed(i) is not Installed.NONE]

@@ -21,6 +21,7 @@ from tests.appliance.fakes import POD, SERVICE, FakeFirewall, FakeRoutes, FakeSy
 TUNNEL = Route(POD, "tun-hk", 50)
 BEHIND = Route(POD, None, 4000)
 SUBNET = Route(ip_network("100.64.240.0/24"), None, 4000)
+OWN = Route(SUBNET.destination, "tun-hk", 50)  # behind the kernel's own
 FAST = Pace(glance=0.01, whole=60, first_retry=0.01, last_retry=0.02)
 
 
@@ -79,9 +80,9 @@ def test_adds_firewall_first_then_what_answers_unreachable_then_the_tunnels_rout
         async with running(tmp_path) as bench:
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
-            did = [what for what in bench.routes.did if what[1] not in {"", SUBNET}]
+            did = [what for what in bench.routes.did if what[1] not in {"", SUBNET, OWN}]
             assert did == [("firewall", "10.244.0.0/16"), ("add", BEHIND), ("add", TUNNEL)]
-            assert bench.routes.table == {TUNNEL, BEHIND, SUBNET}
+            assert bench.routes.table == {TUNNEL, BEHIND, SUBNET, OWN}
             assert bench.forward.layer(POD).state is LayerState.OK
             assert bench.forward.problem() is None
 
