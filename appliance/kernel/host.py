@@ -79,7 +79,7 @@ def link_devices(state: KernelState) -> tuple[str, ...]:
 def wanted(vpc: str | None, links: Iterable[str], *, v6: bool = False, conntrack: int = 0) -> tuple[Sysctl, ...]:
     """Return what must hold to forward between `vpc` and `links`. `v6`: an IPv6 CIDR is proxied.
 
-    `conntrack`: how many connections there must be room for, 0 for what the kernel chose by its memory. Four of them in a
+    `conntrack`: how many connections there must be room for, 0 for what the kernel chose. Four of them in a
     bucket are still quick; the kernel's own choice is one (nf_conntrack-sysctl.rst).
     A machine that forwards IPv6 takes no router advertisements unless accept_ra is 2 (ip-sysctl.rst): where the default
     route comes from those, the operator has to set that before.
