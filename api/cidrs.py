@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from api.bodies import LONGEST, Change, NewCidr, options
 from api.parts import Parts, asked_facts, blind_spot, known_facts
 from api.problem import Problem, Reason, responses
-from appliance import detour, guard
+from appliance import detour, guard, wayback
 from appliance.intent import UnknownCidr
 from appliance.model import BadCidr, Intent, Network, Phase, parse_cidr
 from appliance.options import mss_text
@@ -243,6 +243,8 @@ def _refuse(network: Network, reasons: tuple[guard.Reason, ...]) -> None:
 
 def _status(parts: Parts, intent: Intent, warnings: tuple[guard.Reason, ...]) -> CidrStatus:
     network = intent.network
+    if intent.phase is Phase.PRESENT:
+        warnings += wayback.judge(intent, parts.cloud.vpc())
     found = CidrStatus(intent, parts.kernel.layer(network), parts.cloud.layer(network), warnings)
     return found if parts.paths is None else replace(found, path=parts.paths.layer(network))
 
