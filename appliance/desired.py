@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.kernel.rules import Rules
-from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route
+from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route, route_of
 from appliance.model import Intent
 from appliance.options import AUTO
 from appliance.reconcile import Installed
@@ -37,12 +37,12 @@ class Desired:
 def tunnel_route(intent: Intent, devices: Mapping[str, str]) -> Route | None:
     """Return the route that carries this CIDR, None where there is no such link. `devices`: by link name."""
     device = devices.get(intent.via)
-    return None if device is None else Route(intent.network, device, TUNNEL_METRIC)
+    return None if device is None else route_of(intent.network, device, TUNNEL_METRIC)
 
 
 def unreachable(network: Network) -> Route:
     """Return the route that answers where the tunnel's is not there."""
-    return Route(network, None, UNREACHABLE_METRIC)
+    return route_of(network, None, UNREACHABLE_METRIC)
 
 
 def desired(
@@ -60,7 +60,7 @@ def desired(
     """
     own = [(devices[link], subnet) for link, found in subnets.items() for subnet in sorted(found, key=str)]
     behind: list[Route] = [unreachable(subnet) for _, subnet in own]
-    through: list[Route] = [Route(subnet, name, TUNNEL_METRIC) for name, subnet in own if _is_up(name, state)]
+    through: list[Route] = [route_of(subnet, name, TUNNEL_METRIC) for name, subnet in own if _is_up(name, state)]
     blocked: dict[Network, Layer] = {}
     carried = tuple(carried)
     for intent in carried:

@@ -92,16 +92,20 @@ class Pass:
     want: Desired
     trouble: list[str] = field(default_factory=list)
     refused: dict[Network, Layer] = field(default_factory=dict)
-    _installed: Mapping[Network, Installed] = field(init=False)
+    _installed: dict[Network, Installed] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.saw(self.state)
+        there = by_destination(self.state.routes)
+        self._installed = {intent.network: installed(intent, self.devices, there) for intent in self.intents}
 
     def saw(self, state: KernelState) -> None:
         """Take what was read anew."""
-        there = by_destination(state.routes)
+        changed = {route.destination for route in state.routes ^ self.state.routes}
+        there = by_destination(route for route in state.routes if route.destination in changed)
         self.state = state
-        self._installed = {intent.network: installed(intent, self.devices, there) for intent in self.intents}
+        for intent in self.intents:
+            if intent.network in changed:
+                self._installed[intent.network] = installed(intent, self.devices, there)
 
     def installed(self, intent: Intent) -> Installed:
         """Return how much of a CIDR was in the kernel when that was read last."""

@@ -21,7 +21,7 @@ def judge(intent: Intent, vpc: Vpc | None) -> tuple[Reason, ...]:
         return ()
     sources = ", ".join(str(cidr) for cidr in vpc.cidrs) if vpc is not None else "the VPC's CIDRs"
     text = (
-        f"without SNAT hosts keep their addresses: the far end must take {sources} from link {intent.via}, and route it "
+        f"without SNAT hosts keep their address: the far end must take {sources} from link {intent.via} and route it "
         "back there; neither can be seen from here"
     )
     return (Reason("return-route", Severity.WARN, text, f"see to it at both, then ping {intent.network} from a host"),)

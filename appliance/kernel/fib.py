@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from appliance.kernel.netlink import ACK, CREATE, EXCL, REPLACE, Message, attribute, attributes
-from appliance.kernel.state import PROTOCOL, Network, Route, one
+from appliance.kernel.state import PROTOCOL, Network, Route, one, route_of
 
 MAIN: Final = 254  # RT_TABLE_MAIN
 UNICAST: Final = 1
@@ -72,10 +72,10 @@ def route(body: bytes, device: str | None) -> Route | None:
     if found is None or found.protocol != PROTOCOL:
         return None
     if found.kind == UNREACHABLE:
-        return Route(found.destination, None, found.metric)
+        return route_of(found.destination, None, found.metric)
     if found.kind != UNICAST or device is None or not found.direct:
         return None
-    return Route(found.destination, device, found.metric)
+    return route_of(found.destination, device, found.metric)
 
 
 @lru_cache(maxsize=1 << 15)

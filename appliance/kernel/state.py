@@ -63,6 +63,12 @@ class Route:
         return self._hash
 
 
+@lru_cache(maxsize=1 << 15)
+def route_of(destination: Network, device: str | None, metric: int) -> Route:
+    """Return the same object for equal routes, as `one` does for networks."""
+    return Route(destination, device, metric)
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A network device. `carrier`: something is at its other end; `kind`: "tun", "veth", ... or "" for hardware."""
