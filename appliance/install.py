@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -77,9 +77,10 @@ def keep_sysctls(
     return host.keep(host.wanted(vpc, sorted(devices), v6=v6, conntrack=conntrack))
 
 
-Commit = Callable[[frozenset[Network]], frozenset[Network]]
-"""Told what is carried, before anything is removed; returns the networks whose routes must stay after all. It must not
-wait for anything: between the two lies the one moment in which a stale decision would make a black hole."""
+Commit = Callable[[frozenset[Network], frozenset[Network]], Awaitable[frozenset[Network] | None]]
+"""Told what is carried, and of which networks that nobody asked for as the pass began something is about to be removed.
+Returns those that must stay after all; None: nothing at all may be removed. It returns only when everybody who acts on
+what is carried knows it: a stale decision would make a black hole."""
 
 
 @dataclass(slots=True)
@@ -118,6 +119,10 @@ class Pass:
     def carries(self, intent: Intent) -> bool:
         """Tell whether all that carries this CIDR is wanted and there."""
         return self.installed(intent) is Installed.WHOLE and intent.network in self.want.through
+
+    def carrying(self) -> frozenset[Network]:
+        """Return the networks of all that it carries."""
+        return frozenset(intent.network for intent in self.intents if self.carries(intent))
 
 
 class Installer:
@@ -166,7 +171,8 @@ class Installer:
         known = self._ours | now.state.routes
         self._ours = frozenset(route for route in known if route in now.want.wanted or route.destination in waiting)
         self._last = now
-        if firewalled and not (going or added or removed or now.trouble):
+        nothing_left = now.state.routes <= now.want.wanted  # what nobody let us remove is tried again
+        if firewalled and nothing_left and not (going or added or removed or now.trouble):
             self._settled = (given, now)
         return now
 
@@ -272,8 +278,13 @@ class Installer:
         """Commit, then remove what is too much, what answers "unreachable" last; return whether anything was."""
         too_much = plan(now.want.routes, now.state.routes).remove
         extra = [route for route in too_much if not self._is_kept(now, route, going)]
+        if not extra:
+            return False
         extra.sort(key=lambda route: (route.device is None, str(route.destination)))
-        spared = commit(frozenset(intent.network for intent in now.intents if now.carries(intent)))
+        staying = {intent.network for intent in now.intents} - set(going)
+        spared = await commit(now.carrying(), frozenset(route.destination for route in extra) - staying)
+        if spared is None:
+            return False
         extra = [route for route in extra if route.destination not in spared]
         for route in extra:
             try:

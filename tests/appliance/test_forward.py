@@ -10,13 +10,26 @@ from pathlib import Path
 import pytest
 
 from appliance.forward import Forward, Pace
+from appliance.forwardclient import ForwardClient
+from appliance.forwardserver import ForwardServer
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.rules import Rules
 from appliance.kernel.state import Drift, Route
 from appliance.links import Links
 from appliance.model import Intent
 from appliance.status import LayerState
-from tests.appliance.fakes import POD, SERVICE, FakeFirewall, FakeRoutes, FakeSysctls, chosen, make_links, tun, until
+from tests.appliance.fakes import (
+    POD,
+    SERVICE,
+    Ends,
+    FakeFirewall,
+    FakeRoutes,
+    FakeSysctls,
+    chosen,
+    make_links,
+    tun,
+    until,
+)
 
 TUNNEL = Route(POD, "tun-hk", 50)
 BEHIND = Route(POD, None, 4000)
@@ -33,6 +46,7 @@ class Bench:
     firewall: FakeFirewall
     sysctls: FakeSysctls
     forward: Forward
+    client: ForwardClient
     state: Path
 
     async def settled(self) -> None:
@@ -61,17 +75,26 @@ async def running(tmp_path: Path, routes: FakeRoutes | None = None, **made: obje
     other = made.pop("other", None)
     others = (other,) if isinstance(other, FakeFirewall) else ()
     picked = chosen(firewall, *others, reason="no TCPMSS")
-    forward = Forward(store, links, routes, picked, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
-    bench = Bench(store, links, routes, firewall, sysctls, forward, tmp_path)
+
+    def make(server: ForwardServer) -> Forward:
+        return Forward(store, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
+
+    ends = Ends(tmp_path, store, links, make)
+    store.on_change(ends.forward.wake)
+    links.on_change(ends.forward.wake)
+    bench = Bench(store, links, routes, firewall, sysctls, ends.forward, ends.client, tmp_path)
     if callable(prepare):
         prepare(bench)
-    task = asyncio.get_running_loop().create_task(forward.run())
+    loop = asyncio.get_running_loop()
+    runs = (ends.server.run(ends.forward), ends.client.run(), ends.forward.run())
+    tasks = [loop.create_task(each) for each in runs]
     try:
+        await until(ends.server.listens)
         yield bench
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         store.close()
 
 
@@ -97,7 +120,7 @@ def test_a_pass_without_change_writes_nothing_and_wakes_nobody(tmp_path: Path) -
             await bench.settled()
             did, writes, observed = list(bench.routes.did), bench.firewall.writes, bench.routes.observed
             told: list[None] = []
-            bench.forward.on_carrying(lambda: told.append(None))
+            bench.client.on_carrying(lambda: told.append(None))
             bench.forward.wake()
             await until(lambda: bench.routes.observed > observed)
             await bench.settled()
@@ -180,11 +203,11 @@ def test_a_route_that_somebody_removes_comes_back_and_is_counted(tmp_path: Path,
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
             await bench.settled()
-            assert not bench.forward.drift_repairs
+            assert not bench.forward.repairs()
             bench.routes.table.discard(route)
             bench.routes.change()
-            await until(lambda: route in bench.routes.table and bench.forward.drift_repairs)
-            assert bench.forward.drift_repairs == {kind: 1}
+            await until(lambda: route in bench.routes.table and bench.forward.repairs())
+            assert bench.forward.repairs() == {kind: 1}
             await until(lambda: bench.store.history(1)[0].what == f"repaired {kind}")
 
     asyncio.run(scenario())
@@ -198,7 +221,7 @@ def test_rules_that_vanish_without_an_event_come_back_and_are_counted(tmp_path: 
             await bench.settled()
             wanted, bench.firewall.rules = bench.firewall.rules, None
             await until(lambda: bench.firewall.rules == wanted)
-            await until(lambda: bench.forward.drift_repairs == {"firewall": 1})
+            await until(lambda: bench.forward.repairs() == {"firewall": 1})
 
     asyncio.run(scenario())
 
@@ -210,9 +233,9 @@ def test_a_sysctl_that_somebody_changes_is_counted_but_not_the_first_setting(tmp
         async with running(tmp_path, prepare=lambda bench: bench.sysctls.drifts.append(drift)) as bench:
             await until(bench.forward.ready)
             await bench.settled()
-            assert not bench.forward.drift_repairs
+            assert not bench.forward.repairs()
             bench.sysctls.drifts = [drift]
-            await until(lambda: bench.forward.drift_repairs == {"sysctl": 1})
+            await until(lambda: bench.forward.repairs() == {"sysctl": 1})
             assert bench.sysctls.asked[-1] == ("eth0", frozenset({"tun-hk"}), False)
 
     asyncio.run(scenario())
@@ -259,7 +282,7 @@ def test_a_device_that_goes_and_comes_back_gets_its_route_again(tmp_path: Path) 
             bench.routes.devices["tun-hk"] = device
             bench.routes.change()
             await until(lambda: POD in bench.forward.carrying)
-            assert bench.forward.drift_repairs == {"route": 1, "device": 1}
+            assert bench.forward.repairs() == {"route": 1, "device": 1}
 
     asyncio.run(scenario())
 
@@ -405,7 +428,7 @@ def test_a_fault_of_ours_is_shown_and_does_not_end_the_loop(tmp_path: Path, monk
         async with running(tmp_path) as bench:
             await until(bench.forward.ready)
             with monkeypatch.context() as patch:
-                patch.setattr(bench.links, "all", lambda: 1 / 0)
+                patch.setattr(bench.links, "devices", lambda: 1 / 0)
                 bench.forward.wake()
                 await until(lambda: "ZeroDivisionError" in str(bench.forward.problem()))
             bench.store.put(Intent(POD, "hk"))
@@ -445,7 +468,7 @@ def test_a_restart_finds_everything_in_place_and_writes_nothing(tmp_path: Path) 
             await until(lambda: POD in bench.forward.carrying)
             await bench.settled()
             assert routes.did == []
-            assert not bench.forward.drift_repairs
+            assert not bench.forward.repairs()
 
     asyncio.run(scenario())
 
@@ -464,7 +487,7 @@ def test_the_other_back_end_is_purged_only_once_our_rules_are_in_force(tmp_path:
             await until(lambda: bench.forward.problem() is None)
             await bench.settled()
             assert other.purged == 1
-            found = bench.forward.firewall()
+            found = bench.forward.state().firewall
             assert (found.name, found.fallback_reason) == ("fake", "no TCPMSS")
 
     asyncio.run(scenario())

@@ -72,6 +72,22 @@ class Figures:
     repaired: float
 
 
+class _Nobody:
+    """Listens to the loop, and agrees to everything."""
+
+    def listens(self) -> bool:
+        return True
+
+    async def removing(self, carrying: frozenset[Network], networks: frozenset[Network]) -> frozenset[Network] | None:
+        return frozenset()
+
+    def gone(self, networks: frozenset[Network]) -> None: ...
+
+    def repaired(self, kind: str, what: str, count: int = 1) -> None: ...
+
+    def publish(self) -> None: ...
+
+
 def cidr(number: int) -> Network:
     """Return one of many /24 of 10.0.0.0/8."""
     return ip_network((10 << 24 | number << 8, 24))
@@ -94,7 +110,8 @@ async def _measure(name: str, count: int, state: Path) -> Figures:
     firewall = backend(name)
     firewall.purge()  # what a first use of a back-end costs, its probe has paid
     async with Routes() as routes, asyncio.TaskGroup() as group:
-        forward = Forward(store, Links(state, state), routes, Chosen(firewall), pace=Pace())
+        forward = Forward(store, Links(state, state), routes, Chosen(firewall), _Nobody(), pace=Pace())
+        store.on_change(forward.wake)
         begin = time.perf_counter()
         loop = group.create_task(forward.run())
         await _until(lambda: len(forward.carrying) == count)
