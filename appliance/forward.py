@@ -262,7 +262,7 @@ class Forward:
         waiting = Layer(LayerState.PENDING, "; ".join(done.trouble) or "not installed yet", "kernel")
         return done.refused.get(network) or done.want.blocked.get(network) or waiting
 
-    def _repaired(self, kind: str, what: str) -> None:
-        self._repairs[kind] += 1
+    def _repaired(self, kind: str, what: str, count: int = 1) -> None:
+        self._repairs[kind] += count
         log.warning("repaired what somebody else had changed: %s (%s)", kind, what)
-        self._listener.repaired(kind, what)
+        self._listener.repaired(kind, what, count)

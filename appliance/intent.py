@@ -74,6 +74,8 @@ class IntentStore:
         self._open: sqlite3.Connection | None = None
         self._trouble: str | None = None
         self._callbacks: list[Callable[[], None]] = []
+        self._rows: list[object] | None = None  # as read last, and what they said
+        self._intents: tuple[Intent, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -106,8 +108,10 @@ class IntentStore:
         """Return every intent, in numerical order of their networks."""
         with self._reading() as db:
             rows = db.execute(SELECT).fetchall()
-            intents = [read_intent(row) for row in rows]
-        return ordered(intents)
+            if rows != self._rows:
+                self._intents = ordered([read_intent(row) for row in rows])
+                self._rows = rows
+        return self._intents
 
     def get(self, network: Network) -> Intent | None:
         """Return the intent for exactly this network."""

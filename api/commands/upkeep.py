@@ -48,7 +48,10 @@ def purge(
         bool, typer.Option("--keep-cloud", help="Leave the cloud's route entries: another appliance takes over.")
     ] = False,
 ) -> None:
-    """Remove all that is ours from cloud and kernel, with nexthopd and every gtun stopped; the list of CIDRs stays."""
+    """Remove all that is ours from cloud and kernel, with nexthopd and every gtun stopped; the list of CIDRs stays.
+
+    The machine's own settings stay as they are, net.ipv4.ip_forward = 1 among them: others may rely on them by now.
+    """
     if not yes:
         typer.confirm("No host will reach anything through this machine any more. Go on?", abort=True, err=True)
     from api import purge as purging  # noqa: PLC0415
