@@ -208,6 +208,7 @@ async def _ask(path: Path) -> bytes:
     """Read a control socket to its end, or to more than any gtun says."""
     reader, writer = await asyncio.open_unix_connection(path)
     try:
+        writer.write_eof()  # no command: the state is what we want
         answer = b""
         while len(answer) <= _ANSWER_BYTES and (more := await reader.read(_ANSWER_BYTES)):
             answer += more

@@ -101,6 +101,23 @@ class Datagram:
         self._attached_at = time.monotonic()
         self._set_mtu(self._mtu)
 
+    def install(self, session: keys.Session) -> None:
+        """Be ready to open what is sealed in this epoch."""
+        self._opener.install(session)
+
+    def rekey(self, session: keys.Session) -> None:
+        """Seal in this epoch from now on."""
+        self._sealer.rekey(session)
+
+    def forget(self) -> None:
+        """Forget the keys of epochs that are over."""
+        self._opener.forget()
+
+    @property
+    def used(self) -> int:
+        """Return for how many units a key is in use, at most."""
+        return max(self._sealer.used, self._opener.used)
+
     @property
     def usable(self) -> bool:
         """Return whether packets should go this way: a probe came back, and not long ago."""

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from . import keys, tun
 
@@ -31,6 +32,14 @@ class Alive:
     """The first echo of a session came back: it carries."""
 
     session_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is sealed in this epoch can be opened from now on."""
+
+    session_id: bytes
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class Over:
     why: str
 
 
-Report = Alive | Lost | Roamed | Over
+Report = Alive | Ready | Lost | Roamed | Over
 
 
 class WorkerDied(Exception):
@@ -119,6 +128,22 @@ class DataPlane:
         self._order({"do": "datagram"}, [sock.fileno()])
         sock.close()
 
+    def install(self, session: keys.Session, *, switch: bool) -> None:
+        """Be ready for this epoch, which `Ready` will tell; with `switch` seal in it at once."""
+        self._order(
+            {
+                "do": "epoch",
+                "session": session.session_id.hex(),
+                "epoch": session.epoch,
+                "secret": base64.b64encode(session.secret).decode(),
+                "switch": switch,
+            }
+        )
+
+    def switch(self) -> None:
+        """Seal in the epoch that was installed last."""
+        self._order({"do": "switch"})
+
     def stray(self, datagram: bytes, address: tuple[str | int, ...]) -> None:
         """Have a datagram looked at that came from an unknown address; `Roamed` is the answer if it is authentic."""
         self._order({"do": "stray", "datagram": base64.b64encode(datagram).decode(), "address": address})
@@ -156,11 +181,16 @@ class DataPlane:
             for inbox in self._inboxes.values():
                 inbox.put_nowait(None)
             return
-        match json.loads(data):
+        self._take(json.loads(data))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message:
             case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
                 self.traffic = Traffic(rtt, counters, channels)
             case {"is": "alive", "session": session}:
                 self._deliver(Alive(bytes.fromhex(session)))
+            case {"is": "ready", "session": session, "epoch": epoch}:
+                self._deliver(Ready(bytes.fromhex(session), epoch))
             case {"is": "lost", "session": session, "connection": number}:
                 self._deliver(Lost(bytes.fromhex(session), number))
             case {"is": "roamed", "session": session, "address": address}:

@@ -19,16 +19,18 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final, NoReturn
 
 from . import config, frame, identity, keys, report, tun, watch
 from .backoff import Backoff
-from .dataplane import DataPlane, Lost, Over, WorkerDied
+from .dataplane import DataPlane, Lost, Over, Ready, WorkerDied
 from .legacy.client import Client
 from .legacy.config import read_client
 from .race import first, hang_up
-from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Role, Welcome
+from .rotation import CannotRotate, Limits, Rotation
+from .session import CAPABILITIES, VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Rekeyed, Role, Welcome
 from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")
@@ -49,12 +51,13 @@ class Gtun:
         self._standing = Standing(State.CONNECTING, time.time())
         self._backoff = Backoff(random.random)
         self._repaired: Counter[str] = Counter()
+        self._rotation: Rotation | None = None
 
     async def run(self, control: Path | None) -> NoReturn:
         """Keep the link up until cancelled; raise what `tun` raises when there is nothing to keep."""
         async with contextlib.AsyncExitStack() as stack:
             if control is not None:
-                await stack.enter_async_context(report.serve(control, self.report))
+                await stack.enter_async_context(report.serve(control, self.report, {"rekey": self.rekey}))
             stack.push_async_callback(self._close_plane)
             while True:
                 await self._open_device()
@@ -93,6 +96,15 @@ class Gtun:
             "channels": traffic.channels if up else {},
             "counters": {**traffic.counters, **self._repaired},
         }
+
+    async def rekey(self) -> dict[str, object]:
+        """Make the session's keys anew, for the control socket."""
+        if self._rotation is None:
+            return {"error": "there is no session whose keys could be made anew"}
+        try:
+            return {"epoch": await self._rotation.now()}
+        except CannotRotate as error:
+            return {"error": str(error)}
 
     async def _open_device(self) -> None:
         """Open the TUN; a predecessor's data plane may need a moment to die."""
@@ -134,7 +146,8 @@ class Gtun:
             try:
                 identity.check_pin(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), self._link.pin)
                 conversation = Conversation(Role.CLIENT)
-                welcome, session = await self._handshake(conversation, reader, writer)
+                events = _events(conversation, reader)
+                welcome, session = await self._handshake(conversation, events, writer)
                 self._take_lease(welcome)
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
@@ -145,22 +158,31 @@ class Gtun:
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._standing.become(State.UP)
+                self._rotation = rotation = Rotation(
+                    conversation,
+                    lambda: writer.write(conversation.to_send()),
+                    self._plane,
+                    session,
+                    Limits(self._link.rekey_seconds, self._link.rekey_records),
+                )
                 raise await first(
-                    _control_over(conversation, reader), self._data_over(session, writer), self._device_lost(welcome)
+                    _control_over(events, rotation),
+                    self._data_over(rotation, writer),
+                    self._device_lost(welcome),
+                    rotation.run(),
                 )
             finally:
+                self._rotation = None
                 hang_up(writer)
 
     async def _handshake(
-        self, conversation: Conversation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, conversation: Conversation, events: AsyncGenerator[Event, None], writer: asyncio.StreamWriter
     ) -> tuple[Welcome, keys.Session]:
-        ours = os.urandom(keys.RANDOM)
-        key, join = base64.b64decode(self._link.key), base64.b64decode(self._link.join)
-        conversation.hello(
-            Hello(VERSIONS, self._link.client, key, join, ours, self._link.connections, self._link.channel)
-        )
+        link, ours = self._link, os.urandom(keys.RANDOM)
+        key, join = base64.b64decode(link.key), base64.b64decode(link.join)
+        conversation.hello(Hello(VERSIONS, link.client, key, join, ours, link.connections, link.channel, CAPABILITIES))
         writer.write(conversation.to_send())
-        match await _next_event(conversation, reader):
+        match await anext(events):
             case Welcome() as welcome:
                 return welcome, keys.Session.agree(welcome.session_id, ours, welcome.random)
             case Goodbye(code, reason):
@@ -198,19 +220,23 @@ class Gtun:
             return LinkDown("device", f"the kernel tells no changes of {self._link.device}: {error.strerror}")
         return LinkDown("device", "the kernel tells no changes any more")  # never: they do not end
 
-    async def _data_over(self, session: keys.Session, control: asyncio.StreamWriter) -> LinkDown | WorkerDied:
+    async def _data_over(self, rotation: Rotation, control: asyncio.StreamWriter) -> LinkDown | WorkerDied:
         """Open the other data connections, and a new one for each that ends; return why the session ended."""
         try:
             for number in range(1, self._link.connections):
-                self._plane.connect(number, await _open_data(control, session, number))
+                self._plane.connect(number, await _open_data(control, rotation.session, number))
             while True:
-                match await self._plane.report(session.session_id):
+                match await self._plane.report(rotation.session.session_id):
                     case Over(_, why):
                         return LinkDown("gone", why)
+                    case Ready(_, epoch):
+                        rotation.ready(epoch)
                     case Lost(_, number):
                         number += self._link.connections
+                        if number >= keys.DATAGRAMS:
+                            return LinkDown("gone", "the session is out of connection numbers")
                         async with asyncio.timeout(PATIENCE):
-                            self._plane.connect(number, await _open_data(control, session, number))
+                            self._plane.connect(number, await _open_data(control, rotation.session, number))
         except WorkerDied as error:
             return error
         except OSError as error:
@@ -222,27 +248,30 @@ class Gtun:
                 raise LinkDown("gone", why)
 
 
-async def _next_event(conversation: Conversation, reader: asyncio.StreamReader) -> Event:
-    while True:
-        data = await reader.read(_READ)
-        if not data:
-            raise LinkDown("gone", "the server closed the control connection")
+async def _events(conversation: Conversation, reader: asyncio.StreamReader) -> AsyncGenerator[Event, None]:
+    """Yield what the server says; raise `LinkDown` when it hangs up."""
+    while data := await reader.read(_READ):
         for event in conversation.receive(data):
-            return event
+            yield event
+    raise LinkDown("gone", "the server closed the control connection")
 
 
-async def _control_over(conversation: Conversation, reader: asyncio.StreamReader) -> LinkDown | WorkerDied:
+async def _control_over(events: AsyncGenerator[Event, None], rotation: Rotation) -> LinkDown | WorkerDied:
     """Return why the session ended, as the control channel tells it."""
     try:
-        match await _next_event(conversation, reader):
-            case Goodbye(code, reason):
-                return LinkDown(code, f"the server ended the session: {reason}")
-            case other:
-                return LinkDown("protocol", f"the server sent {type(other).__name__} in an open session")
+        async for event in events:
+            match event:
+                case Rekeyed():
+                    rotation.answered(event)
+                case Goodbye(code, reason):
+                    return LinkDown(code, f"the server ended the session: {reason}")
+                case other:
+                    return LinkDown("protocol", f"the server sent {type(other).__name__} in an open session")
     except LinkDown as end:
         return end
     except (frame.RemoteProtocolError, OSError) as error:
         return LinkDown("gone", f"the control connection broke: {error}")
+    return LinkDown("gone", "the control connection ended")  # never: `_events` raises
 
 
 async def _open_data(control: asyncio.StreamWriter, session: keys.Session, number: int) -> socket.socket:

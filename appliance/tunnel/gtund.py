@@ -97,6 +97,7 @@ def _ask(path: Path) -> dict[str, object]:
     with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
         sock.settimeout(2)
         sock.connect(str(path))
+        sock.shutdown(socket.SHUT_WR)  # no command
         answer: dict[str, object] = json.loads(sock.makefile().read())["clients"]
         return answer
     return {}

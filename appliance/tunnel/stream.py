@@ -52,6 +52,19 @@ class Stream:
         self._start = self._end = 0
         self._plain = memoryview(bytearray(frame.LARGEST_SEALED))
 
+    def install(self, session: keys.Session) -> None:
+        """Be ready to open what is sealed in this epoch."""
+        self._opener.install(session)
+
+    def rekey(self, session: keys.Session) -> None:
+        """Seal in this epoch from now on."""
+        self._sealer.rekey(session)
+
+    @property
+    def used(self) -> int:
+        """Return for how many records a key is in use, at most."""
+        return max(self._sealer.used, self._opener.used)
+
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits."""
         self._urgent.append((kind, payload))

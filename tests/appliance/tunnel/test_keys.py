@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.tunnel import frame
+from appliance.tunnel import frame, keys
 from appliance.tunnel.keys import Direction, NotAuthentic, Opener, Sealer, Session, _expand, _extract
 
 SESSION = Session.agree(b"sessions", b"c" * 32, b"s" * 32)
@@ -56,9 +56,10 @@ def test_no_two_directions_connections_epochs_or_sessions_share_a_key():
         Session.agree(b"session2", b"c" * 32, b"s" * 32),
         Session.agree(b"sessions", b"d" * 32, b"s" * 32),
     ]
+    sessions += [session.renew(b"c" * 32, b"s" * 32) for session in sessions]
     all_keys = [
-        session.key(direction, connection, epoch)
-        for session, direction, connection, epoch in itertools.product(sessions, Direction, range(3), range(3))
+        session.key(direction, connection)
+        for session, direction, connection in itertools.product(sessions, Direction, (0, 1, 2, keys.DATAGRAMS))
     ]
     proofs = [session.proof(connection) for session in sessions for connection in range(3)]
     assert len(set(all_keys + proofs)) == len(all_keys) + len(proofs)

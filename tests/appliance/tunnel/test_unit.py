@@ -154,5 +154,5 @@ def test_a_report_that_says_nothing_new_or_contradicts_changes_nothing():
 
 
 def test_no_connection_shares_a_key_with_the_datagram_channel():
-    assert SESSION.key(TO_SERVER, unit.CONNECTION, 0) not in {SESSION.key(TO_SERVER, number, 0) for number in range(64)}
+    assert SESSION.key(TO_SERVER, keys.DATAGRAMS) not in {SESSION.key(TO_SERVER, number) for number in range(64)}
     assert keys.LAST_COUNTER < 1 << 64
