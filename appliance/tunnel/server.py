@@ -140,6 +140,7 @@ class Server:
                     "source": served.source,
                     "since": served.since,
                     "rtt_ms": round(served.plane.traffic.rtt * 1000, 3) if served.plane.traffic.rtt else None,
+                    "channels": served.plane.traffic.channels,
                     "counters": served.plane.traffic.counters,
                 }
                 for name, served in self.served.items()
