@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -13,9 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import keys, tun
+from . import keys, orphan, tun
+
+log = logging.getLogger(__name__)
 
 _MESSAGE = 64 << 10
+_MOMENT = 0.02
+_TRIES = 20
 
 
 @dataclass(slots=True)
@@ -87,11 +92,11 @@ class DataPlane:
 
     async def start(self) -> None:
         """Open the TUN, start the worker and hand the TUN over; raise `tun.DeviceBusy` or `tun.DeviceRefused`."""
-        device = tun.attach(self.device)
+        device = await self._attach()
         try:
             fd = self._theirs.fileno()
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"{__package__}.worker", str(fd), pass_fds=(fd,)
+                *(sys.executable, "-m", orphan.WORKER, str(fd), str(os.getpid())), pass_fds=(fd,)
             )
             self._theirs.close()
             self._order({"do": "device"}, [device.fd])
@@ -99,6 +104,21 @@ class DataPlane:
             # Only the worker may hold it: the carrier falls with the last descriptor.
             os.close(device.fd)
         asyncio.get_running_loop().add_reader(self._socket, self._listen)
+
+    async def _attach(self) -> tun.Tun:
+        """Open the TUN; a predecessor's data plane may need a moment to die, or some help."""
+        for _ in range(_TRIES):
+            try:
+                return tun.attach(self.device)
+            except tun.DeviceBusy:
+                await asyncio.sleep(_MOMENT)
+        if ended := orphan.end(self.device):
+            log.warning("killed %s, an orphan that held %s", ended, self.device)
+        for _ in range(_TRIES):
+            with contextlib.suppress(tun.DeviceBusy):
+                return tun.attach(self.device)
+            await asyncio.sleep(_MOMENT)
+        return tun.attach(self.device)
 
     def begin(self, session: keys.Session, role: str, sources: Sequence[str], connections: int, mode: str) -> None:
         """Start a session in which the peer may send from `sources` (CIDRs; none: anywhere). It ends the last."""

@@ -28,7 +28,7 @@ from .backoff import Backoff
 from .dataplane import DataPlane, Lost, Over, Ready, WorkerDied
 from .legacy.client import Client
 from .legacy.config import read_client
-from .race import first, hang_up
+from .race import first, hang_up, keep_alive
 from .rotation import CannotRotate, Limits, Rotation
 from .session import CAPABILITIES, VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Rekeyed, Role, Welcome
 from .standing import LinkDown, Standing, State
@@ -38,6 +38,7 @@ log = logging.getLogger("gtun")
 PATIENCE: Final = 10.0
 """Seconds for a server to answer, from the first SYN to the first echo."""
 
+_CONNECT_PATIENCE: Final = 4.0
 _READ: Final = 16 << 10
 _TCP_USER_TIMEOUT_MS: Final = 10_000
 
@@ -107,15 +108,11 @@ class Gtun:
             return {"error": str(error)}
 
     async def _open_device(self) -> None:
-        """Open the TUN; a predecessor's data plane may need a moment to die."""
-        for _ in range(100):
-            try:
-                await self._plane.start()
-            except tun.DeviceBusy:
-                await asyncio.sleep(0.05)
-            else:
-                return
-        raise tun.DeviceRefused(f"{self._link.device} stays busy: is another gtun running for this link?")
+        try:
+            await self._plane.start()
+        except tun.DeviceBusy:
+            text = f"{self._link.device} stays busy: is another gtun running for this link?"
+            raise tun.DeviceRefused(text) from None
 
     async def _attempt(self) -> None:
         try:
@@ -140,10 +137,12 @@ class Gtun:
     async def _session(self) -> NoReturn:
         host, port = config.host_and_port(self._link.server, "server")
         async with asyncio.timeout(PATIENCE) as patience:
-            reader, writer = await asyncio.open_connection(
-                host, port, ssl=identity.client_context(), server_hostname="", ssl_handshake_timeout=PATIENCE
-            )
+            async with asyncio.timeout(_CONNECT_PATIENCE):  # a SYN that is lost comes again ever more rarely
+                reader, writer = await asyncio.open_connection(
+                    host, port, ssl=identity.client_context(), server_hostname="", ssl_handshake_timeout=PATIENCE
+                )
             try:
+                keep_alive(writer.get_extra_info("socket"))
                 identity.check_pin(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), self._link.pin)
                 conversation = Conversation(Role.CLIENT)
                 events = _events(conversation, reader)
@@ -165,9 +164,11 @@ class Gtun:
                     session,
                     Limits(self._link.rekey_seconds, self._link.rekey_records),
                 )
+                missing: asyncio.Queue[int] = asyncio.Queue()
                 raise await first(
                     _control_over(events, rotation),
-                    self._data_over(rotation, writer),
+                    self._data_over(rotation, missing),
+                    self._fill_up(rotation, missing, writer),
                     self._device_lost(welcome),
                     rotation.run(),
                 )
@@ -220,11 +221,11 @@ class Gtun:
             return LinkDown("device", f"the kernel tells no changes of {self._link.device}: {error.strerror}")
         return LinkDown("device", "the kernel tells no changes any more")  # never: they do not end
 
-    async def _data_over(self, rotation: Rotation, control: asyncio.StreamWriter) -> LinkDown | WorkerDied:
-        """Open the other data connections, and a new one for each that ends; return why the session ended."""
+    async def _data_over(self, rotation: Rotation, missing: asyncio.Queue[int]) -> LinkDown | WorkerDied:
+        """Ask for the other data connections, and for a new one for each that ends; return why the session ended."""
+        for number in range(1, self._link.connections):
+            missing.put_nowait(number)
         try:
-            for number in range(1, self._link.connections):
-                self._plane.connect(number, await _open_data(control, rotation.session, number))
             while True:
                 match await self._plane.report(rotation.session.session_id):
                     case Over(_, why):
@@ -232,15 +233,23 @@ class Gtun:
                     case Ready(_, epoch):
                         rotation.ready(epoch)
                     case Lost(_, number):
-                        number += self._link.connections
-                        if number >= keys.DATAGRAMS:
-                            return LinkDown("gone", "the session is out of connection numbers")
-                        async with asyncio.timeout(PATIENCE):
-                            self._plane.connect(number, await _open_data(control, rotation.session, number))
+                        missing.put_nowait(number + self._link.connections)
+        except WorkerDied as error:
+            return error
+
+    async def _fill_up(
+        self, rotation: Rotation, missing: asyncio.Queue[int], control: asyncio.StreamWriter
+    ) -> LinkDown | WorkerDied:
+        """Open the data connections that are asked for; return why one cannot be."""
+        try:
+            while (number := await missing.get()) < keys.DATAGRAMS:
+                async with asyncio.timeout(PATIENCE):
+                    self._plane.connect(number, await _open_data(control, rotation.session, number))
         except WorkerDied as error:
             return error
         except OSError as error:
             return LinkDown("gone", f"a data connection cannot be opened: {error.strerror or error}")
+        return LinkDown("gone", "the session is out of connection numbers")
 
     async def _alive(self, session: keys.Session) -> None:
         match await self._plane.report(session.session_id):

@@ -24,7 +24,7 @@ from .clients import Client, Registry, UnknownClient
 from .config import TunnelConfig
 from .dataplane import DataPlane, Over, Ready, Roamed, WorkerDied
 from .gate import PATIENCE, Gate
-from .race import first, hang_up
+from .race import first, hang_up, keep_alive
 from .session import (
     CAPABILITIES,
     Conversation,
@@ -193,6 +193,7 @@ class Server:
         reader = asyncio.StreamReader(limit=frame.BEFORE_AUTH)
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
+        keep_alive(sock)
         async with asyncio.timeout(PATIENCE):
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE, ssl_shutdown_timeout=1

@@ -304,7 +304,7 @@ class Worker:
 
 
 def main() -> None:
-    """Run as ``python -m appliance.tunnel.worker FD``, started by `DataPlane` only."""
+    """Run as ``python -m appliance.tunnel.worker FD PARENT``, started by `DataPlane` only; see `orphan`."""
     # The parent decides when we end; Ctrl-C in its terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Worker(socket.socket(fileno=int(sys.argv[1]))).run()
