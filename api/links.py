@@ -31,7 +31,8 @@ class NewLink:
 class LinkResource:
     """A link as its gtun describes it. `state`: up, connecting or down; `code` and `reason` say why it is not up.
 
-    `since`, `retry_at`: seconds since the epoch; `rtt_ms`: milliseconds.
+    `since`, `retry_at`: seconds since the epoch; `rtt_ms`: milliseconds; `channel`: what is in use, hybrid, stream or
+    datagram; `loss`: the share of datagrams' units lost over the last seconds, 0 to 1; `unit_bytes`: what a unit holds.
     """
 
     name: str
@@ -45,6 +46,9 @@ class LinkResource:
     since: float | None
     retry_at: float | None
     rtt_ms: float | None
+    channel: str
+    loss: float | None
+    unit_bytes: int | None
     counters: Mapping[str, int]
 
 
@@ -78,6 +82,9 @@ def resource(link: LinkStatus) -> LinkResource:
         since=link.since,
         retry_at=link.retry_at,
         rtt_ms=link.rtt_ms,
+        channel=link.channel,
+        loss=link.loss,
+        unit_bytes=link.unit_bytes,
         counters=dict(link.counters),
     )
 

@@ -230,7 +230,7 @@ def _status(name: str, answer: object) -> LinkStatus:
         value = answer.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    counters, pid = answer.get("counters"), answer.get("pid")
+    counters, pid, unit_bytes = (answer.get(key) for key in ("counters", "pid", "unit_bytes"))
     return LinkStatus(
         name=name,
         device=DEVICE_PREFIX + name,
@@ -244,6 +244,9 @@ def _status(name: str, answer: object) -> LinkStatus:
         since=number("since"),
         retry_at=number("retry_at"),
         rtt_ms=number("rtt_ms"),
+        channel=text("channel"),
+        loss=number("loss"),
+        unit_bytes=unit_bytes if isinstance(unit_bytes, int) else None,
         counters={str(key): value for key, value in counters.items() if isinstance(value, int)}
         if isinstance(counters, dict)
         else {},

@@ -123,6 +123,7 @@ class Session:
             "rtt": min(alive, default=None),
             "channels": {
                 "mode": self._mode.value,
+                "in_use": self._mode.value if self.datagram.usable else Mode.STREAM.value,
                 "connections": len(self._numbers),
                 "datagram": self.datagram.state if self.datagram.usable else None,
                 "epoch": self.keys.epoch,

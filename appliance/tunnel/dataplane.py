@@ -29,7 +29,23 @@ class Traffic:
 
     rtt: float | None = None
     counters: dict[str, int] = field(default_factory=dict)
-    channels: dict[str, object] = field(default_factory=dict)
+    channels: dict[str, Any] = field(default_factory=dict)
+
+    def report(self) -> dict[str, object]:
+        """Return what a control socket tells of it.
+
+        `channel`: what is in use, which is not what was asked for where UDP does not pass; `loss`: the share of our
+        datagrams' units that was lost over the last seconds; `unit_bytes`: how much of such a unit is sealed at once.
+        """
+        datagram = self.channels.get("datagram") or {}
+        return {
+            "rtt_ms": round(self.rtt * 1000, 3) if self.rtt is not None else None,
+            "channel": self.channels.get("in_use", ""),
+            "loss": datagram.get("loss"),
+            "unit_bytes": datagram.get("unit_bytes"),
+            "channels": self.channels,
+            "counters": self.counters,
+        }
 
 
 @dataclass(frozen=True, slots=True)

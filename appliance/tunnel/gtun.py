@@ -25,7 +25,7 @@ from typing import Final, NoReturn
 
 from . import config, frame, identity, keys, report, tun, watch
 from .backoff import Backoff
-from .dataplane import DataPlane, Lost, Over, Ready, WorkerDied
+from .dataplane import DataPlane, Lost, Over, Ready, Traffic, WorkerDied
 from .legacy.client import Client
 from .legacy.config import read_client
 from .race import first, hang_up, keep_alive
@@ -80,8 +80,9 @@ class Gtun:
     def report(self) -> report.Report:
         """Return the link's state for the control socket."""
         standing, traffic = self._standing, self._plane.traffic
-        up = standing.state is State.UP
+        now = traffic if standing.state is State.UP else Traffic(counters=traffic.counters)
         return {
+            **now.report(),
             "name": self._link.name,
             "device": self._link.device,
             "pid": os.getpid(),
@@ -93,9 +94,8 @@ class Gtun:
             "peer": standing.peer,
             "since": standing.since,
             "retry_at": standing.retry_at,
-            "rtt_ms": round(traffic.rtt * 1000, 3) if up and traffic.rtt is not None else None,
-            "channels": traffic.channels if up else {},
             "counters": {**traffic.counters, **self._repaired},
+            "tasks": len(asyncio.all_tasks()),
         }
 
     async def rekey(self) -> dict[str, object]:

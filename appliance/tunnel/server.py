@@ -135,13 +135,13 @@ class Server:
         """Return who is connected, for the control socket."""
         return {
             "turned_away": self._gate.turned_away,
+            "tasks": len(asyncio.all_tasks()),
             "clients": {
                 name: {
                     "source": served.source,
                     "since": served.since,
-                    "rtt_ms": round(served.plane.traffic.rtt * 1000, 3) if served.plane.traffic.rtt else None,
-                    "channels": served.plane.traffic.channels,
-                    "counters": served.plane.traffic.counters,
+                    "address": served.client.address,
+                    **served.plane.traffic.report(),
                 }
                 for name, served in self.served.items()
             },

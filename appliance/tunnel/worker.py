@@ -190,6 +190,8 @@ class Worker:
     def _keep_time(self, now: float) -> None:
         if now >= self._report_at:
             self._report_at = now + _REPORT_EVERY
+            for stream in self._session.streams() if self._session else ():
+                self._counters["retransmits"] += stream.retransmitted()
             self._tell("counters", **self._state(), counters=self._counters)
         if (session := self._session) is None:
             return
@@ -292,6 +294,8 @@ class Worker:
 
     def _close(self, channel: Channel) -> None:
         self._unwatch(channel.fd)
+        if isinstance(channel, Stream):
+            self._counters["retransmits"] += channel.retransmitted()
         channel.close()
 
     def _close_channels(self) -> None:
