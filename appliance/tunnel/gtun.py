@@ -15,22 +15,22 @@ import logging
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
 from . import config, frame, identity, keys, report, tun, watch
 from .backoff import Backoff
-from .dataplane import DataPlane, Lost, Over, Ready, Traffic, WorkerDied
+from .dataplane import DataPlane, Over, Traffic, WorkerDied
 from .legacy.client import Client
 from .legacy.config import read_client
+from .opened import Opened, open_data, open_datagram, said
 from .race import first, hang_up, keep_alive
-from .rotation import CannotRotate, Limits, Rotation
-from .session import CAPABILITIES, VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Rekeyed, Role, Welcome
+from .rotation import CannotRotate, Rotation
+from .session import CAPABILITIES, VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Role, Welcome
 from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")
@@ -39,15 +39,15 @@ PATIENCE: Final = 10.0
 """Seconds for a server to answer, from the first SYN to the first echo."""
 
 _CONNECT_PATIENCE: Final = 4.0
-_READ: Final = 16 << 10
-_TCP_USER_TIMEOUT_MS: Final = 10_000
 
 
 class Gtun:
-    """One link, from its file."""
+    """One link, from its file, which `reread` reads again."""
 
-    def __init__(self, link: config.LinkConfig) -> None:
+    def __init__(self, link: config.LinkConfig, reread: Callable[[], config.LinkConfig] | None = None) -> None:
         self._link = link
+        self._reread = reread or (lambda: link)
+        self._begin_anew = asyncio.Event()
         self._plane = DataPlane(link.device)
         self._standing = Standing(State.CONNECTING, time.time())
         self._backoff = Backoff(random.random)
@@ -58,7 +58,8 @@ class Gtun:
         """Keep the link up until cancelled; raise what `tun` raises when there is nothing to keep."""
         async with contextlib.AsyncExitStack() as stack:
             if control is not None:
-                await stack.enter_async_context(report.serve(control, self.report, {"rekey": self.rekey}))
+                commands = {"rekey": self.rekey, "reload": self.reload}
+                await stack.enter_async_context(report.serve(control, self.report, commands))
             stack.push_async_callback(self._close_plane)
             while True:
                 await self._open_device()
@@ -107,6 +108,22 @@ class Gtun:
         except CannotRotate as error:
             return {"error": str(error)}
 
+    async def reload(self) -> dict[str, object]:
+        """Read the link's file again and begin a new session by it, for the control socket. Flows live on."""
+        try:
+            link = self._reread()
+        except config.ConfigError as error:
+            return {"error": str(error)}
+        if (link.name, link.device) != (self._link.name, self._link.device):
+            return {"error": "the link's name or device is another one: restart gtun for that"}
+        self._link = link
+        self._begin_anew.set()
+        return {"reloaded": link.name}
+
+    async def _asked_to_begin_anew(self) -> LinkDown | WorkerDied:
+        await self._begin_anew.wait()
+        return LinkDown("reload", "the link's file is read again")
+
     async def _open_device(self) -> None:
         try:
             await self._plane.start()
@@ -132,9 +149,12 @@ class Gtun:
         delay = self._backoff.failed()
         log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
         self._standing.become(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
-        await asyncio.sleep(delay)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._begin_anew.wait()
 
     async def _session(self) -> NoReturn:
+        self._begin_anew.clear()
         host, port = config.host_and_port(self._link.server, "server")
         async with asyncio.timeout(PATIENCE) as patience:
             async with asyncio.timeout(_CONNECT_PATIENCE):  # a SYN that is lost comes again ever more rarely
@@ -145,33 +165,21 @@ class Gtun:
                 keep_alive(writer.get_extra_info("socket"))
                 identity.check_pin(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), self._link.pin)
                 conversation = Conversation(Role.CLIENT)
-                events = _events(conversation, reader)
+                events = said(conversation, reader)
                 welcome, session = await self._handshake(conversation, events, writer)
                 self._take_lease(welcome)
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
-                    self._plane.connect_datagram(_open_datagram(writer))
-                self._plane.connect(0, await _open_data(writer, session, 0))
+                    self._plane.connect_datagram(open_datagram(writer))
+                self._plane.connect(0, await open_data(writer, session, 0))
                 await self._alive(session)
                 patience.reschedule(None)
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._standing.become(State.UP)
-                self._rotation = rotation = Rotation(
-                    conversation,
-                    lambda: writer.write(conversation.to_send()),
-                    self._plane,
-                    session,
-                    Limits(self._link.rekey_seconds, self._link.rekey_records),
-                )
-                missing: asyncio.Queue[int] = asyncio.Queue()
-                raise await first(
-                    _control_over(events, rotation),
-                    self._data_over(rotation, missing),
-                    self._fill_up(rotation, missing, writer),
-                    self._device_lost(welcome),
-                    rotation.run(),
-                )
+                opened = Opened(self._link, self._plane, conversation, events, writer, session)
+                self._rotation = opened.rotation
+                raise await first(opened.over(), self._device_lost(welcome), self._asked_to_begin_anew())
             finally:
                 self._rotation = None
                 hang_up(writer)
@@ -221,91 +229,10 @@ class Gtun:
             return LinkDown("device", f"the kernel tells no changes of {self._link.device}: {error.strerror}")
         return LinkDown("device", "the kernel tells no changes any more")  # never: they do not end
 
-    async def _data_over(self, rotation: Rotation, missing: asyncio.Queue[int]) -> LinkDown | WorkerDied:
-        """Ask for the other data connections, and for a new one for each that ends; return why the session ended."""
-        for number in range(1, self._link.connections):
-            missing.put_nowait(number)
-        try:
-            while True:
-                match await self._plane.report(rotation.session.session_id):
-                    case Over(_, why):
-                        return LinkDown("gone", why)
-                    case Ready(_, epoch):
-                        rotation.ready(epoch)
-                    case Lost(_, number):
-                        missing.put_nowait(number + self._link.connections)
-        except WorkerDied as error:
-            return error
-
-    async def _fill_up(
-        self, rotation: Rotation, missing: asyncio.Queue[int], control: asyncio.StreamWriter
-    ) -> LinkDown | WorkerDied:
-        """Open the data connections that are asked for; return why one cannot be."""
-        try:
-            while (number := await missing.get()) < keys.DATAGRAMS:
-                async with asyncio.timeout(PATIENCE):
-                    self._plane.connect(number, await _open_data(control, rotation.session, number))
-        except WorkerDied as error:
-            return error
-        except OSError as error:
-            return LinkDown("gone", f"a data connection cannot be opened: {error.strerror or error}")
-        return LinkDown("gone", "the session is out of connection numbers")
-
     async def _alive(self, session: keys.Session) -> None:
         match await self._plane.report(session.session_id):
             case Over(_, why):
                 raise LinkDown("gone", why)
-
-
-async def _events(conversation: Conversation, reader: asyncio.StreamReader) -> AsyncGenerator[Event, None]:
-    """Yield what the server says; raise `LinkDown` when it hangs up."""
-    while data := await reader.read(_READ):
-        for event in conversation.receive(data):
-            yield event
-    raise LinkDown("gone", "the server closed the control connection")
-
-
-async def _control_over(events: AsyncGenerator[Event, None], rotation: Rotation) -> LinkDown | WorkerDied:
-    """Return why the session ended, as the control channel tells it."""
-    try:
-        async for event in events:
-            match event:
-                case Rekeyed():
-                    rotation.answered(event)
-                case Goodbye(code, reason):
-                    return LinkDown(code, f"the server ended the session: {reason}")
-                case other:
-                    return LinkDown("protocol", f"the server sent {type(other).__name__} in an open session")
-    except LinkDown as end:
-        return end
-    except (frame.RemoteProtocolError, OSError) as error:
-        return LinkDown("gone", f"the control connection broke: {error}")
-    return LinkDown("gone", "the control connection ended")  # never: `_events` raises
-
-
-async def _open_data(control: asyncio.StreamWriter, session: keys.Session, number: int) -> socket.socket:
-    """Connect once more to where the control channel ended up, and show that it is us."""
-    peer = control.get_extra_info("peername")
-    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, peer)
-        preface = frame.PREFACE.pack(frame.PREFACE_MAGIC, session.session_id, number, session.proof(number))
-        await loop.sock_sendall(sock, preface)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _open_datagram(control: asyncio.StreamWriter) -> socket.socket:
-    """Return a UDP socket connected to where the control channel ended up."""
-    peer = control.get_extra_info("peername")
-    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(peer)
-    return sock
 
 
 async def _serve(link: Gtun | Client, control: Path | None) -> None:
@@ -314,6 +241,10 @@ async def _serve(link: Gtun | Client, control: Path | None) -> None:
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
     with contextlib.suppress(asyncio.CancelledError):
         await link.run(control)
+
+
+def _link(file: Path) -> Gtun:
+    return Gtun(config.read_link(file), lambda: config.read_link(file))
 
 
 def main() -> None:
@@ -327,7 +258,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(name)s: %(message)s")
     try:
-        link = Gtun(config.read_link(options.config)) if options.config else Client(read_client(options.legacy))
+        link = _link(options.config) if options.config else Client(read_client(options.legacy))
     except config.ConfigError as error:
         parser.exit(2, f"gtun: {error}\n")
     try:

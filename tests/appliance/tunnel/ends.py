@@ -116,7 +116,7 @@ class Ends:
         config = LinkConfig(
             "hk", "tun-hk", f"127.0.0.1:{port}", self.pin, "shenzhen", base64.b64encode(KEY).decode(), **options
         )
-        made = gtun.Gtun(config)
+        made = gtun.Gtun(config, lambda: config)
         async with _running(made.run(None)):
             yield made
 
