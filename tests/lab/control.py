@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,3 +55,30 @@ def worker(lab: Lab, machine: str) -> int:
 def children(pid: int | None) -> list[int]:
     """Return a process's children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of one end hold: gtun or gtund, and its data plane.
+
+    `held`: descriptors and tasks; `pss`, and `anonymous`, of which nothing is shared: bytes (proc(5), smaps_rollup).
+    """
+
+    held: tuple[int, int]
+    pss: int
+    anonymous: int
+
+
+def usage(lab: Lab, machine: str) -> Usage:
+    """Return what one end's processes hold now."""
+    told, unit = (gtun(lab), GTUN) if machine == "appliance" else (gtund(lab), "gtund")
+    pids = [lab.unit(machine, unit).pid, worker(lab, machine)]
+    descriptors = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+    return Usage(
+        (descriptors, told["tasks"]), *(sum(_memory(pid, key) for pid in pids) for key in ("Pss", "Anonymous"))
+    )
+
+
+def _memory(pid: int | None, key: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) << 10

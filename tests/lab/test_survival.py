@@ -33,6 +33,7 @@ KILLS: Final = 10 if SOAK else 1
 CUT_SECONDS: Final = 10.0
 ROTATIONS: Final = 20 if SOAK else 6
 RATE: Final = 2000
+SESSIONS: Final = 1000 if SOAK else 25
 POD: Final = topology.PODS["pod1"]
 NEW_ADDRESS: Final = "198.51.100.77"
 
@@ -235,6 +236,49 @@ def test_an_orphan_that_hangs_does_not_keep_its_device_from_the_next(
     lab.kill(machine, unit)
     go_on(lab, held)
     assert control.worker(lab, machine) != orphan
+
+
+def test_many_sessions_leave_nothing_behind(lab: Lab, held: Held) -> None:
+    """Neither descriptors nor tasks nor memory, at either end; and both flows live on through all of them."""
+    for _ in range(5):
+        begin_anew(lab)
+    before = usages(lab)
+    for _ in range(SESSIONS):
+        begin_anew(lab)
+    after = usages(lab)
+    tell(f"{SESSIONS} sessions: before {before}, after {after}")
+    for now, then in zip(after, before, strict=True):
+        assert now.held == then.held
+        assert now.anonymous - then.anonymous < 4 << 20
+    go_on(lab, held)
+
+
+def begin_anew(lab: Lab) -> None:
+    since = control.session(lab).get("since")
+    control.gtun(lab, "reload")
+    lab.wait("another session", lambda: control.session(lab).get("since") not in (since, None))
+    lab.wait("the link", lambda: control.gtun(lab).get("state") == "up")
+
+
+def usages(lab: Lab) -> tuple[control.Usage, ...]:
+    """Return what both ends hold, once nothing changes: a session's end takes a moment."""
+
+    def steady() -> tuple[control.Usage, ...]:
+        first, second = (tuple(control.usage(lab, machine) for machine in ("appliance", "gtund")) for _ in range(2))
+        return second if [each.held for each in first] == [each.held for each in second] else ()
+
+    lab.wait("the link", lambda: settled(lab))
+    return lab.wait("both ends to settle", steady)
+
+
+@pytest.mark.skipif(not SOAK, reason="moves 10 GB: only with NEXTHOP_SOAK=1")
+def test_ten_gigabytes_leave_both_ends_small(lab: Lab) -> None:
+    lab.start("pod1", "iperf3", "iperf3", "-s", "-B", POD)
+    for way in ((), ("-R",)):
+        lab["host1"].run("iperf3", "-c", POD, "-n", "5G", "-P", "2", *way, timeout=300)
+    held = usages(lab)
+    tell(f"after 10 GB: {held}")
+    assert all(each.pss < 64 << 20 for each in held)
 
 
 def test_no_key_met_a_nonce_twice(lab: Lab) -> None:
