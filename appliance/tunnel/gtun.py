@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import logging
 import os
@@ -18,27 +17,23 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
-from . import config, frame, identity, keys, report, tun, watch
+from . import config, keys, report, tun, watch
 from .backoff import Backoff
 from .dataplane import DataPlane, Over, Traffic, WorkerDied
+from .handshake import FAILURES, PATIENCE, connect, handshake, meaning
 from .legacy.client import Client
 from .legacy.config import read_client
 from .opened import Opened, open_data, open_datagram, said
-from .race import first, hang_up, keep_alive
+from .race import first, hang_up
 from .rotation import CannotRotate, Rotation
-from .session import CAPABILITIES, VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Role, Welcome
+from .session import Conversation, Mode, Role, Welcome
 from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")
-
-PATIENCE: Final = 10.0
-"""Seconds for a server to answer, from the first SYN to the first echo."""
-
-_CONNECT_PATIENCE: Final = 4.0
 
 
 class Gtun:
@@ -116,9 +111,25 @@ class Gtun:
             return {"error": str(error)}
         if (link.name, link.device) != (self._link.name, self._link.device):
             return {"error": "the link's name or device is another one: restart gtun for that"}
+        if _credentials(link) != _credentials(self._link):
+            try:
+                await self._try(link)
+            except FAILURES as error:
+                failure = meaning(link, error)
+                return {"error": str(failure), "code": failure.code}
         self._link = link
         self._begin_anew.set()
         return {"reloaded": link.name}
+
+    async def _try(self, link: config.LinkConfig) -> None:
+        """See that the server lets us in so: only then what we have is given up."""
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await connect(link)
+            try:
+                conversation = Conversation(Role.CLIENT)
+                await handshake(link, conversation, said(conversation, reader), writer)
+            finally:
+                hang_up(writer)
 
     async def _asked_to_begin_anew(self) -> LinkDown | WorkerDied:
         await self._begin_anew.wait()
@@ -134,17 +145,8 @@ class Gtun:
     async def _attempt(self) -> None:
         try:
             await self._session()
-        except LinkDown as end:
-            failure = end
-        except TimeoutError:
-            failure = LinkDown("timeout", f"{self._link.server} does not answer within {PATIENCE:.0f} seconds")
-        except identity.PinMismatch as error:
-            failure = LinkDown("pin-mismatch", f"{error}: somebody is in between, or gtund was set up anew")
-        except frame.RemoteProtocolError as error:
-            failure = LinkDown("protocol", f"{self._link.server} does not speak our protocol: {error}")
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            failure = LinkDown("unreachable", f"{self._link.server} cannot be reached: {why}")
+        except FAILURES as error:
+            failure = meaning(self._link, error)
         self._plane.end()
         delay = self._backoff.failed()
         log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
@@ -155,18 +157,12 @@ class Gtun:
 
     async def _session(self) -> NoReturn:
         self._begin_anew.clear()
-        host, port = config.host_and_port(self._link.server, "server")
         async with asyncio.timeout(PATIENCE) as patience:
-            async with asyncio.timeout(_CONNECT_PATIENCE):  # a SYN that is lost comes again ever more rarely
-                reader, writer = await asyncio.open_connection(
-                    host, port, ssl=identity.client_context(), server_hostname="", ssl_handshake_timeout=PATIENCE
-                )
+            reader, writer = await connect(self._link)
             try:
-                keep_alive(writer.get_extra_info("socket"))
-                identity.check_pin(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), self._link.pin)
                 conversation = Conversation(Role.CLIENT)
                 events = said(conversation, reader)
-                welcome, session = await self._handshake(conversation, events, writer)
+                welcome, session = await handshake(self._link, conversation, events, writer)
                 self._take_lease(welcome)
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
@@ -183,21 +179,6 @@ class Gtun:
             finally:
                 self._rotation = None
                 hang_up(writer)
-
-    async def _handshake(
-        self, conversation: Conversation, events: AsyncGenerator[Event, None], writer: asyncio.StreamWriter
-    ) -> tuple[Welcome, keys.Session]:
-        link, ours = self._link, os.urandom(keys.RANDOM)
-        key, join = base64.b64decode(link.key), base64.b64decode(link.join)
-        conversation.hello(Hello(VERSIONS, link.client, key, join, ours, link.connections, link.channel, CAPABILITIES))
-        writer.write(conversation.to_send())
-        match await anext(events):
-            case Welcome() as welcome:
-                return welcome, keys.Session.agree(welcome.session_id, ours, welcome.random)
-            case Goodbye(code, reason):
-                raise LinkDown(code, f"{self._link.server} refuses us: {reason}")
-            case other:
-                raise frame.RemoteProtocolError(f"{type(other).__name__} is no answer")
 
     def _take_lease(self, welcome: Welcome) -> None:
         try:
@@ -233,6 +214,10 @@ class Gtun:
         match await self._plane.report(session.session_id):
             case Over(_, why):
                 raise LinkDown("gone", why)
+
+
+def _credentials(link: config.LinkConfig) -> tuple[str, ...]:
+    return link.server, link.pin, link.client, link.key, link.join
 
 
 async def _serve(link: Gtun | Client, control: Path | None) -> None:
