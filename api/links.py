@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
-from appliance.links import BadLinkName, LinkExists, UnknownLink
+from appliance.links import BadLinkName, LinkExists, LinkRefused, UnknownLink
 from appliance.status import LinkStatus
 from appliance.tunnel.token import BadToken
 
@@ -24,6 +24,15 @@ class NewLink:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(max_length=64, examples=["hk"])]
+    token: Annotated[str, Field(max_length=4096, repr=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """The body of PUT /v1/links/{name}/key. `token`: what `gtund client rotate` printed; a secret until it is spent."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     token: Annotated[str, Field(max_length=4096, repr=False)]
 
 
@@ -113,6 +122,11 @@ def router(parts: Parts) -> APIRouter:
         found = await parts.links.status(link.name)
         return resource(replace(found, server=found.server or link.server))
 
+    @routes.put("/v1/links/{name}/key", responses=responses(404, 409, 422, 503))
+    async def rotate(name: str, new: NewKey) -> LinkResource:
+        """Give a link another key. The old one is good until the server has taken the new one; flows live on."""
+        return await _rotate(parts, name, new.token)
+
     @routes.delete("/v1/links/{name}", status_code=204, response_class=Response, responses=responses(404, 409, 503))
     async def rm(name: str) -> Response:
         """Remove a link and its key; refused while a CIDR goes via it."""
@@ -128,6 +142,20 @@ def router(parts: Parts) -> APIRouter:
         return Response(status_code=204)
 
     return routes
+
+
+async def _rotate(parts: Parts, name: str, token: str) -> LinkResource:
+    try:
+        link = await parts.links.rotate(name, token)
+    except (UnknownLink, BadLinkName):
+        text = "there is no link of that name"
+        raise _refused(404, "link-unknown", text, "see what is there: nexthop link ls") from None
+    except BadToken as error:
+        raise _refused(422, "bad-token", str(error), "ask for a new one: `gtund client rotate NAME`") from None
+    except LinkRefused as error:
+        raise _refused(409, "link-refused", str(error), "ask for a new one: `gtund client rotate NAME`") from None
+    found = await parts.links.status(link.name)
+    return resource(replace(found, server=found.server or link.server))
 
 
 _NAMES = "write a to z, 0 to 9 and -, at most 11 characters, a letter first"

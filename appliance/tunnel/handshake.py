@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import os
 from collections.abc import AsyncGenerator
 from typing import Final
@@ -17,6 +18,7 @@ PATIENCE: Final = 10.0
 """Seconds for a server to answer, from the first SYN to the first echo."""
 
 _CONNECT_PATIENCE: Final = 4.0
+_tls: Final = functools.cache(identity.client_context)  # it is large, and says the same for every attempt
 
 FAILURES: Final = (LinkDown, TimeoutError, identity.PinMismatch, frame.RemoteProtocolError, OSError)
 """How an attempt can end."""
@@ -42,7 +44,7 @@ async def connect(link: config.LinkConfig) -> tuple[asyncio.StreamReader, asynci
     host, port = config.host_and_port(link.server, "server")
     async with asyncio.timeout(_CONNECT_PATIENCE):  # a SYN that is lost comes again ever more rarely
         reader, writer = await asyncio.open_connection(
-            host, port, ssl=identity.client_context(), server_hostname="", ssl_handshake_timeout=PATIENCE
+            host, port, ssl=_tls(), server_hostname="", ssl_handshake_timeout=PATIENCE
         )
     try:
         keep_alive(writer.get_extra_info("socket"))

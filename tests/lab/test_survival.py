@@ -238,9 +238,24 @@ def test_an_orphan_that_hangs_does_not_keep_its_device_from_the_next(
     assert control.worker(lab, machine) != orphan
 
 
+def test_a_client_is_given_another_key_while_flows_are_held(lab: Lab, held: Held) -> None:
+    place = lab.place("gtund")
+    file = lab.place("appliance") / "state" / "links" / f"{LINK}.toml"
+    token = lab["gtund"].run(*programs.gtund(place, "client", "rotate", control.CLIENT)).stdout
+    go_on(lab, held)  # the old key is good until the new one is there
+    before, address = file.read_text(), lab.link()["address"]
+    lab.nexthop("link", "rotate", LINK, stdin=token)
+    assert file.read_text() != before
+    go_on(lab, held)
+    assert lab.link()["address"] == address
+    spent = lab.nexthop("link", "rotate", LINK, stdin=token, check=False)
+    assert "refuses us" in spent.stderr
+    go_on(lab, held)
+
+
 def test_many_sessions_leave_nothing_behind(lab: Lab, held: Held) -> None:
     """Neither descriptors nor tasks nor memory, at either end; and both flows live on through all of them."""
-    for _ in range(5):
+    for _ in range(5 + SESSIONS // 10):
         begin_anew(lab)
     before = usages(lab)
     for _ in range(SESSIONS):

@@ -5,6 +5,8 @@ And the conversation about new keys, between the two real ends, and with ends th
 
 import asyncio
 import base64
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -216,5 +218,24 @@ def test_without_a_session_there_are_no_keys_to_make_anew(ends):
     async def story():
         async with gtund_played(ends) as (_, port), ends.gtun(port) as link:
             assert "no session" in (await link.rekey())["error"]
+
+    asyncio.run(story())
+
+
+def test_credentials_that_the_server_refuses_cost_nothing_and_those_that_it_takes_are_used(ends):
+    async def story():
+        async with ends.gtund() as (server, port), ends.gtun(port) as link:
+            await until(lambda: link.report()["state"] == "up")
+            present = link._link
+            first = server.served["shenzhen"]
+            _, secret = ends.registry.rotate("shenzhen", time.time())
+            for join, said in ((b"wrong", {"code": "denied"}), (secret, {"reloaded": "hk"})):
+                texts = [base64.b64encode(each).decode() for each in (b"n" * 32, join)]
+                wanted = replace(present, key=texts[0], join=texts[1])
+                link._reread = lambda wanted=wanted: wanted
+                assert said.items() <= (await link.reload()).items()
+                assert ("code" in said) == (server.served.get("shenzhen") is first)
+            await until(lambda: link.report()["state"] == "up" and "shenzhen" in server.served)
+            assert ends.registry.admit("shenzhen", KEY, b"", time.time()) is None
 
     asyncio.run(story())
