@@ -176,9 +176,9 @@ class DataPlane:
             }
         )
 
-    def switch(self) -> None:
-        """Seal in the epoch that was installed last."""
-        self._order({"do": "switch"})
+    def switch(self, session: keys.Session) -> None:
+        """Seal in this epoch, which was installed last."""
+        self._order({"do": "switch", "session": session.session_id.hex()})
 
     def stray(self, datagram: bytes, address: tuple[str | int, ...]) -> None:
         """Have a datagram looked at that came from an unknown address; `Roamed` is the answer if it is authentic."""

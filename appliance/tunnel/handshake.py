@@ -64,7 +64,8 @@ async def handshake(
     """Say hello; return what the server gives, and the session's secret. Raise one of `FAILURES`."""
     ours = os.urandom(keys.RANDOM)
     key, join = base64.b64decode(link.key), base64.b64decode(link.join)
-    conversation.hello(Hello(VERSIONS, link.client, key, join, ours, link.connections, link.channel, CAPABILITIES))
+    hello = Hello(VERSIONS, link.client, key, join, ours, link.connections, link.channel, capabilities=CAPABILITIES)
+    conversation.hello(hello)
     writer.write(conversation.to_send())
     match await anext(events):
         case Welcome() as welcome:

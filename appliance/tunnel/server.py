@@ -86,7 +86,7 @@ class Served:
         if self.next is None or told.epoch != self.session.epoch:
             raise frame.RemoteProtocolError(f"a switch to epoch {told.epoch} in epoch {self.session.epoch}")
         self.next = None
-        self.plane.switch()
+        self.plane.switch(self.session)
         asyncio.get_running_loop().call_later(PATIENCE, self._forget, self.last)
 
     def _forget(self, session: keys.Session | None) -> None:
@@ -253,7 +253,7 @@ class Server:
         lease = IPv4Interface(f"{client.address}/{self._tunnel.subnet.prefixlen}")
         version = choose_version(hello.versions) or 0
         conversation.welcome(
-            Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu, CAPABILITIES)
+            Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu, capabilities=CAPABILITIES)
         )
         writer.write(conversation.to_send())
         log.info("client %s came in from %s with %s", client.name, source, client.address)

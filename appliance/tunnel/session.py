@@ -290,7 +290,8 @@ def _read_hello(message: frame.Message) -> Hello:
     if len(random) != keys.RANDOM or not 1 <= connections <= MOST_CONNECTIONS:
         raise ValueError
     key, join, mode = _bytes(message["key"]), _bytes(message["join"]), Mode(message["mode"])
-    return Hello(tuple(versions), name, key, join, random, int(connections), mode, _capabilities(message))
+    able = _capabilities(message)
+    return Hello(tuple(versions), name, key, join, random, int(connections), mode, capabilities=able)
 
 
 def _read_welcome(message: frame.Message) -> Welcome:
@@ -298,7 +299,8 @@ def _read_welcome(message: frame.Message) -> Welcome:
     if len(session_id) != keys.SESSION_ID or len(random) != keys.RANDOM or not 576 <= mtu <= 65_535:
         raise ValueError
     address, gateway = IPv4Interface(message["address"]), IPv4Address(message["gateway"])
-    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu, _capabilities(message))
+    able = _capabilities(message)
+    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu, capabilities=able)
 
 
 def _read_rekey(message: frame.Message) -> Rekey:

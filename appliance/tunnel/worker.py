@@ -68,7 +68,7 @@ class Worker:
             "datagram": self._connect_datagram,
             "stray": self._take_stray,
             "epoch": self._install,
-            "switch": lambda _message, _fds: self._switch(),
+            "switch": self._switch,
             "end": lambda _message, _fds: self._end(),
         }
 
@@ -156,18 +156,23 @@ class Worker:
             self._tell("roamed", address=message["address"])
             self._take(session, session.datagram, kind, plain)
 
-    def _install(self, message: dict[str, Any], _fds: list[int]) -> None:
+    def _install(self, message: dict[str, Any], fds: list[int]) -> None:
         """Be ready for a new epoch. The peer is told only when we have said so: nothing comes too early for us."""
-        if (session := self._session) is not None and session.keys.session_id.hex() == message["session"]:
+        if (session := self._meant(message)) is not None:
             session.install(message["epoch"], base64.b64decode(message["secret"]))
             if message["switch"]:
-                self._switch()
+                self._switch(message, fds)
             self._tell("ready", epoch=message["epoch"])
 
-    def _switch(self) -> None:
-        if self._session is not None:
-            self._session.switch(time.monotonic())
+    def _switch(self, message: dict[str, Any], _fds: list[int]) -> None:
+        if (session := self._meant(message)) is not None:
+            session.switch(time.monotonic())
             self._counters["rekeys"] += 1
+
+    def _meant(self, message: dict[str, Any]) -> Session | None:
+        """Return the session if it is the one that the order is for: a newer one may have begun meanwhile."""
+        session = self._session
+        return session if session is not None and session.keys.session_id.hex() == message["session"] else None
 
     def _end(self) -> None:
         self._close_channels()

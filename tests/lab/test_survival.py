@@ -144,7 +144,22 @@ def test_keys_made_anew_under_load_lose_no_packet(lab: Lab, channel: str) -> Non
     assert counted.sent > RATE // 4
     lab.wait("both ends to tell", lambda: epochs(lab) == (epoch + ROTATIONS,) * 2)
     assert (counted.missing, drops(lab)) == ((), before)
+    if channel == "hybrid":
+        figures_are_told(lab)
     tell(f"{channel}: {ROTATIONS} rotations, {counted.sent} datagrams echoed, none missing")
+
+
+def figures_are_told(lab: Lab) -> None:
+    """See that the API and the far end tell what the link does in figures."""
+    for told in (lab.link(), control.session(lab)):
+        assert told["channel"] == "hybrid"
+        assert told["rtt_ms"] > 0
+        assert 0 <= told["loss"] <= 1
+        assert told["unit_bytes"] > 1000
+        assert told["since"] > 0
+        assert {"rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rekeys", "retransmits"} <= set(told["counters"])
+        assert told["counters"]["rekeys"] >= ROTATIONS
+        assert told["counters"]["rx_packets"] > RATE // 4
 
 
 def epochs(lab: Lab) -> tuple[int, int]:

@@ -60,13 +60,18 @@ class FakePlane:
     def install(self, session: keys.Session, *, switch: bool) -> None:
         self.opens.append(session)
         if switch:
-            self.switch()
+            self.switch(session)
         self._reports.put_nowait(Ready(session.session_id, session.epoch))
 
-    def switch(self) -> None:
-        self.seals = self.opens[-1]
+    def switch(self, session: keys.Session) -> None:
+        assert session == self.opens[-1]
+        self.seals = session
         peers = [other for other in self.all if other is not self and other.opens]
         assert all(self.seals in other.opens for other in peers), "it seals what its peer cannot open yet"
+
+    def say(self, report: Report) -> None:
+        """Report something to its parent."""
+        self._reports.put_nowait(report)
 
     @property
     def epoch(self) -> int:
