@@ -17,7 +17,7 @@ from typing import Final
 Report = dict[str, object]
 Command = Callable[[], Awaitable[Report]]
 
-_MOMENT: Final = 0.1
+_MOMENT: Final = 0.05
 _LONGEST: Final = 64
 
 
@@ -54,11 +54,15 @@ async def serve(
 
 
 async def _word(reader: asyncio.StreamReader) -> str:
-    """Return the command that was written, "" if none was."""
-    try:
-        async with asyncio.timeout(_MOMENT):
-            return (await reader.readline()).decode("ascii", "replace").strip()
-    except TimeoutError:
-        return ""
-    except ValueError:  # a line that has no end
-        return "?"
+    """Return the command that was written, "" if none was.
+
+    Twice for a moment: where the loop was busy for all of the first, what came meanwhile is found at once by the second.
+    """
+    for _ in range(2):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_MOMENT):
+                try:
+                    return (await reader.readline()).decode("ascii", "replace").strip()
+                except ValueError:  # a line that has no end
+                    return "?"
+    return ""

@@ -285,7 +285,7 @@ def test_many_sessions_leave_nothing_behind(lab: Lab, held: Held) -> None:
 
 def begin_anew(lab: Lab) -> None:
     since = control.session(lab).get("since")
-    control.gtun(lab, "reload")
+    assert control.gtun(lab, "reload") == {"reloaded": LINK}
     lab.wait("another session", lambda: control.session(lab).get("since") not in (since, None))
     lab.wait("the link", lambda: control.gtun(lab).get("state") == "up")
 

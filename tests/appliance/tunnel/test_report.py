@@ -3,6 +3,7 @@
 import asyncio
 import json
 import stat
+import time
 
 import pytest
 
@@ -48,3 +49,25 @@ def test_a_command_is_carried_out(ask, said, end):
 @pytest.mark.parametrize("said", [b"burn\n", b"x" * 100_000, b"\xff\n"])
 def test_what_is_no_command_is_refused_and_the_known_ones_named(ask, said):
     assert "known: turn" in str(ask(said, end=True)["error"])
+
+
+def test_a_command_is_not_missed_while_the_program_is_busy(tmp_path):
+    """Whatever takes the loop longer than it waits for a command, such as setting up a device."""
+
+    async def turn():
+        return {"turned": True}
+
+    async def story():
+        async with report.serve(tmp_path / "x.sock", dict, {"turn": turn}):
+            loop = asyncio.get_running_loop()
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "x.sock")
+            while not [task for task in asyncio.all_tasks() if "answer" in repr(task.get_coro())]:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            writer.write(b"turn")
+            writer.write_eof()
+            loop.call_soon(time.sleep, 3 * report._MOMENT)
+            assert json.loads(await asyncio.wait_for(reader.read(), 10)) == {"turned": True}
+            writer.close()
+
+    asyncio.run(story())
