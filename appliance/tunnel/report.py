@@ -56,7 +56,7 @@ async def serve(
 async def _word(reader: asyncio.StreamReader) -> str:
     """Return the command that was written, "" if none was.
 
-    Twice for a moment: where the loop was busy for all of the first, what came meanwhile is found at once by the second.
+    Twice for a moment: where the loop was busy for all of the first, the second finds at once what came meanwhile.
     """
     for _ in range(2):
         with contextlib.suppress(TimeoutError):
