@@ -10,7 +10,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,12 +96,17 @@ class WorkerDied(Exception):
 
 
 class DataPlane:
-    """One worker process with one TUN. Close it, or end this process, and the worker is gone too."""
+    """One worker process with one TUN. Close it, or end this process, and the worker is gone too.
 
-    def __init__(self, device: str) -> None:
+    A worker that lives reports each second, whether there is a session or not; `answered` is called then.
+    """
+
+    def __init__(self, device: str, answered: Callable[[], None] = lambda: None) -> None:
         self.device = device
         self.traffic = Traffic()
         self.died = False
+        self.answered_at = time.monotonic()
+        self._answered = answered
         self._inboxes: dict[bytes, asyncio.Queue[Report | None]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -223,6 +229,8 @@ class DataPlane:
         match message:
             case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
                 self.traffic = Traffic(rtt, counters, channels)
+                self.answered_at = time.monotonic()
+                self._answered()
             case {"is": "alive", "session": session}:
                 self._deliver(Alive(bytes.fromhex(session)))
             case {"is": "ready", "session": session, "epoch": epoch}:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import os
 import socket
 import ssl
@@ -21,7 +22,7 @@ from appliance.tunnel.dataplane import Alive, Ready, Report, Traffic
 from appliance.tunnel.strays import Strays
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     import pytest
@@ -35,8 +36,8 @@ class FakePlane:
 
     all: list[FakePlane]
 
-    def __init__(self, device: str) -> None:
-        self.device, self.traffic, self.died = device, Traffic(), False
+    def __init__(self, device: str, answered: Callable[[], None] = lambda: None) -> None:
+        self.device, self.traffic, self.died, self.answered_at = device, Traffic(), False, math.inf
         self.told: list[tuple[str, Any]] = []
         self.opens: list[keys.Session] = []
         self.seals: keys.Session | None = None
