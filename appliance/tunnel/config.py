@@ -30,7 +30,7 @@ class LinkConfig:
     """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret.
 
     `channel`: what goes by TCP and what by UDP; `connections`: how many TCP connections the stream channel spreads its
-    flows over.
+    flows over. Keys are made anew after `rekey_seconds`, or when one has sealed `rekey_records`.
     """
 
     name: str
@@ -42,6 +42,8 @@ class LinkConfig:
     join: str = field(default="", repr=False)
     connections: int = 4
     channel: Mode = Mode.HYBRID
+    rekey_seconds: int = 3600
+    rekey_records: int = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,9 @@ def read_link(path: Path) -> LinkConfig:
     host_and_port(link.server, f"{path}: [link] server")
     if not 1 <= link.connections <= MOST_CONNECTIONS:
         raise ConfigError(f"{path}: [link] connections = {link.connections}: 1 to {MOST_CONNECTIONS}")
+    for key, value in (("rekey_seconds", link.rekey_seconds), ("rekey_records", link.rekey_records)):
+        if value < 1:
+            raise ConfigError(f"{path}: [link] {key} = {value}: 1 or more")
     for key, text in (("key", link.key), ("join", link.join)):
         try:
             base64.b64decode(text, validate=True)

@@ -23,6 +23,7 @@ from typing import Final
 from . import frame, keys, segment, unit, virtio
 from .buffers import Batch, Pool, Queue
 from .liveness import Liveness
+from .loss import Loss
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
@@ -78,7 +79,7 @@ class Datagram:
         self._plain = memoryview(bytearray(unit.LARGEST))
         self._part = 0
         self._expect(mtu - 28 - unit.OVERHEAD)
-        self._sizing = unit.Sizing()
+        self._sizing, self._loss = unit.Sizing(), Loss()
         self._units: Iterator[memoryview] = iter(())
         self._unsent: deque[list[bytes | memoryview]] = deque()
         self._waiting = False
@@ -101,6 +102,23 @@ class Datagram:
         self._attached_at = time.monotonic()
         self._set_mtu(self._mtu)
 
+    def install(self, session: keys.Session) -> None:
+        """Be ready to open what is sealed in this epoch."""
+        self._opener.install(session)
+
+    def rekey(self, session: keys.Session) -> None:
+        """Seal in this epoch from now on."""
+        self._sealer.rekey(session)
+
+    def forget(self) -> None:
+        """Forget the keys of epochs that are over."""
+        self._opener.forget()
+
+    @property
+    def used(self) -> int:
+        """Return for how many units a key is in use, at most."""
+        return max(self._sealer.used, self._opener.used)
+
     @property
     def usable(self) -> bool:
         """Return whether packets should go this way: a probe came back, and not long ago."""
@@ -109,7 +127,7 @@ class Datagram:
     @property
     def state(self) -> dict[str, float | int]:
         """Return what the control socket tells: bytes in a unit now, and the share of units lost lately."""
-        return {"unit_bytes": self._sizing.limit, "loss": round(self._sizing.loss, 4), "mtu": self._mtu}
+        return {"unit_bytes": self._sizing.limit, "loss": round(self._loss.ratio, 4), "mtu": self._mtu}
 
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
@@ -124,6 +142,7 @@ class Datagram:
         self.liveness.echoed(payload[: -_REPORT.size], now)
         sent, taken = _REPORT.unpack(payload[-_REPORT.size :])
         self._sizing.reported(sent, taken, now)
+        self._loss.reported(sent, taken, now)
         self.queue.largest = self._sizing.limit
 
     def renewed(self, now: float) -> socket.socket | None:

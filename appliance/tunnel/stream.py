@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 from collections import deque
 from collections.abc import Iterator
 from typing import Final
@@ -19,6 +20,8 @@ from .liveness import Liveness
 
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
 _UNSENT: Final = 128 << 10
+_TCP_INFO: Final = 104
+_TOTAL_RETRANSMITS: Final = 100
 _RECORD: Final = frame.RECORD.size + frame.LARGEST_SEALED
 _RECEIVE: Final = 8 * _RECORD
 
@@ -43,6 +46,7 @@ class Stream:
         self.queue = Queue(pool)
         self.liveness = liveness
         self._waiting = False
+        self._retransmitted = 0
         self._pool = pool
         self._sealer, self._opener = sealer, opener
         self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
@@ -51,6 +55,26 @@ class Stream:
         self._received = memoryview(bytearray(_RECEIVE))
         self._start = self._end = 0
         self._plain = memoryview(bytearray(frame.LARGEST_SEALED))
+
+    def install(self, session: keys.Session) -> None:
+        """Be ready to open what is sealed in this epoch."""
+        self._opener.install(session)
+
+    def rekey(self, session: keys.Session) -> None:
+        """Seal in this epoch from now on."""
+        self._sealer.rekey(session)
+
+    @property
+    def used(self) -> int:
+        """Return for how many records a key is in use, at most."""
+        return max(self._sealer.used, self._opener.used)
+
+    def retransmitted(self) -> int:
+        """Return how many segments TCP has sent again since this was last asked (tcpi_total_retrans in linux/tcp.h)."""
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO)
+        (total,) = struct.unpack_from("=I", info, _TOTAL_RETRANSMITS)
+        before, self._retransmitted = self._retransmitted, total
+        return int(total - before)
 
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits."""
