@@ -85,7 +85,7 @@ def test_two_clients_that_change_the_same_cidr_at_once_lose_nothing(lab: Lab) ->
         f"{URL}/v1/cidrs/10.250.0.0/16 &\n"
         for name in ("a", "b", "c", "d")
     )
-    done = {line.split()[1]: line.split()[0] for line in lab["appliance"].shell(f"{script}wait\n").splitlines())
+    done = {line.split()[1]: line.split()[0] for line in lab["appliance"].shell(f"{script}wait\n").splitlines()}
     assert sorted(done.values()) == ["200", "412", "412", "412"]
     winner = next(name for name, status in done.items() if status == "200")
     assert lab.api("GET", "/v1/cidrs/10.250.0.0/16")["comment"] == winner
