@@ -18,8 +18,8 @@ from api.bodies import CIDR_PATTERN, LONGEST
 from api.parts import Parts, known_facts
 from api.problem import Problem, Reason
 from api.schema import SHOWN
-from appliance import guard
-from appliance.model import BadCidr, Intent, Network, parse_cidr
+from appliance import guard, wayback
+from appliance.model import BadCidr, Intent, Network, Phase, parse_cidr
 from appliance.options import mss_text
 from appliance.status import CidrStatus, Layer
 
@@ -147,6 +147,8 @@ def status_of(parts: Parts, intent: Intent) -> CidrStatus:
 def status_with(parts: Parts, intent: Intent, warnings: tuple[guard.Reason, ...]) -> CidrStatus:
     """Return one CIDR through all layers, with these warnings."""
     network = intent.network
+    if intent.phase is Phase.PRESENT:
+        warnings += wayback.judge(intent, parts.cloud.vpc())
     found = CidrStatus(intent, parts.kernel.layer(network), parts.cloud.layer(network), warnings)
     return found if parts.paths is None else replace(found, path=parts.paths.layer(network))
 

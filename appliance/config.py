@@ -40,6 +40,11 @@ class Paths:
         """Where the API listens."""
         return self.run / "nexthopd.sock"
 
+    @property
+    def forward(self) -> Path:
+        """Where nexthop-forward listens; the directory is its own."""
+        return self.run / "forward" / "forward.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
@@ -58,9 +63,13 @@ class ApiConfig:
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """`firewall` is the preferred back-end; where its probe fails the other one takes over."""
+    """`firewall` is the preferred back-end; where its probe fails the other one takes over.
+
+    `conntrack`: how many connections the machine must be able to keep track of; 0 for what the kernel chose.
+    """
 
     firewall: str = "iptables"
+    conntrack: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +182,10 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
-def _count(least: int) -> Reader:
+def _count(least: int, most: int = 10_000) -> Reader:
     def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10_000:
-            raise _Bad(f"a whole number between {least} and 10000, without quotes")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise _Bad(f"a whole number between {least} and {most}, without quotes")
         return value
 
     return read
@@ -197,7 +206,7 @@ def _credentials(value: object) -> str:
 _SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
     "paths": {"state": _absolute, "run": _absolute},
     "api": {"group": _text, "listen": _listen, "certificate": _absolute, "key": _absolute, "hosts": _texts},
-    "kernel": {"firewall": _one_of("iptables", "nftables")},
+    "kernel": {"firewall": _one_of("iptables", "nftables"), "conntrack": _count(0, 1 << 30)},
     "cloud": {
         "provider": _one_of("aliyun", "none"),
         "endpoint": _maybe_text,

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
@@ -74,6 +74,8 @@ class IntentStore:
         self._open: sqlite3.Connection | None = None
         self._trouble: str | None = None
         self._callbacks: list[Callable[[], None]] = []
+        self._rows: list[object] | None = None  # as read last, and what they said
+        self._intents: tuple[Intent, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -106,8 +108,10 @@ class IntentStore:
         """Return every intent, in numerical order of their networks."""
         with self._reading() as db:
             rows = db.execute(SELECT).fetchall()
-            intents = [read_intent(row) for row in rows]
-        return tuple(sorted(intents, key=lambda intent: _order(intent.network)))
+            if rows != self._rows:
+                self._intents = ordered([read_intent(row) for row in rows])
+                self._rows = rows
+        return self._intents
 
     def get(self, network: Network) -> Intent | None:
         """Return the intent for exactly this network."""
@@ -325,6 +329,11 @@ def _note(db: sqlite3.Connection, event: Event) -> None:
         (event.at, event.who, event.what, event.cidr, event.detail),
     )
     db.execute("DELETE FROM history WHERE id <= ?", ((cursor.lastrowid or 0) - _KEPT,))
+
+
+def ordered(intents: Iterable[Intent]) -> tuple[Intent, ...]:
+    """Return them in numerical order of their networks."""
+    return tuple(sorted(intents, key=lambda intent: _order(intent.network)))
 
 
 def _order(network: Network) -> tuple[int, int, int]:

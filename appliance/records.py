@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
 
+from appliance.kernel.state import one
 from appliance.model import Intent, Network, Phase
 from appliance.options import WhenDown, mss_text, parse_mss, parse_target
 
@@ -113,12 +115,13 @@ def describe(new: Intent, old: Intent | None) -> str:
     return ", ".join(options[name] for name in names)
 
 
+@lru_cache(maxsize=1 << 15)
 def read_intent(row: tuple[str, str, int, str, str, float, str, str, str, float]) -> Intent:
     """Return what a row says; raise `sqlite3.DatabaseError` where it is damaged."""
     cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down = row
     try:
         return Intent(
-            *(ip_network(cidr), via, bool(snat), comment, Phase(phase), created_at),
+            *(one(ip_network(cidr)), via, bool(snat), comment, Phase(phase), created_at),
             *(parse_mss(mss), parse_target(probe), WhenDown(when_down), hold_down),
         )
     except ValueError as error:  # only a torn or edited file holds such a thing

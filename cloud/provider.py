@@ -108,7 +108,11 @@ class Vpc:
     tables: tuple[str, ...]  # the route tables that we program
     uses: tuple[tuple[str, str], ...] = ()  # (vSwitch id, the route table that it uses)
     kinds: tuple[tuple[str, str], ...] = ()  # (route table, "system" or "custom"), as far as it is known
-    bypassed: tuple[tuple[str, str], ...] = ()  # (vSwitch id, its table) where that table is none of them
+
+    @property
+    def bypassed(self) -> tuple[tuple[str, str], ...]:
+        """(vSwitch id, its table) of those whose hosts our entries do not reach: their table is none of `tables`."""
+        return tuple((vswitch, table) for vswitch, table in self.uses if table and table not in self.tables)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cloud import answers, doctor
 from cloud.answers import Mark, Place
-from cloud.choice import Choice, bypassed
+from cloud.choice import Choice
 from cloud.metadata import Identity
 from cloud.policy import ram_policy
 from cloud.provider import (
@@ -83,7 +83,6 @@ class AliyunProvider:
             tables=tables,
             uses=tuple((each.vswitch, each.table) for each in places),
             kinds=tuple(dict.fromkeys((each.table, each.kind) for each in places if each.kind)),
-            bypassed=bypassed(places, tables),
         )
         return Observation(vpc, tuple(entries), self.quota, time.time())
 

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from api.bundle import pack, secrets
-from api.log import Ring
+from appliance.log import Ring
 
 from .conftest import SECRET, TOKEN, Appliance
 
@@ -53,9 +53,9 @@ def test_a_daemon_whose_database_is_lost_gives_one_all_the_same(joined: Applianc
     (joined.state / "nexthop.db").write_bytes(b"this is no database" * 1000)
     import http.client  # noqa: PLC0415
 
-    from api.client import _UnixConnection  # noqa: PLC0415
+    from api.transport import Local  # noqa: PLC0415
 
-    connection: http.client.HTTPConnection = _UnixConnection(str(joined.socket), 20)
+    connection: http.client.HTTPConnection = Local(str(joined.socket)).connect(20)
     connection.request("GET", "/v1/support-bundle")
     found = unpacked(connection.getresponse().read())
     connection.close()

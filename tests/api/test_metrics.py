@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.client import _UnixConnection
+from api.transport import Local
 from appliance.status import Layer, LayerState
 
 from .conftest import ROOT, Appliance
@@ -36,7 +36,7 @@ UNPLAYED = ("link_loss_ratio", "conntrack_entries", "conntrack_limit")  # nothin
 
 
 def scrape(appliance: Appliance) -> str:
-    connection: http.client.HTTPConnection = _UnixConnection(str(appliance.socket), 20)
+    connection: http.client.HTTPConnection = Local(str(appliance.socket)).connect(20)
     connection.request("GET", "/metrics")
     answer = connection.getresponse()
     text = answer.read().decode()
