@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from ipaddress import ip_address
 from pathlib import Path
@@ -30,7 +31,7 @@ def listen(config: Config) -> tuple[Tls | None, str]:
         if api.certificate is not None and api.key is not None:
             known = identity(api.certificate, api.key)
         else:
-            file = own(config.paths.state / "api", names(config))
+            file = own(config.paths.state / "api", (*names(config), "127.0.0.1", "::1", *_outward()))
             known = identity(file, file)
     except BadCertificate as error:
         raise Unusable(str(error)) from None
@@ -60,6 +61,14 @@ def bound(listen: str) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _outward() -> tuple[str, ...]:
+    """Return the address that this machine has towards the rest of the world, if any. Nothing is sent."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # RFC 5737: nobody is there
+        return (str(probe.getsockname()[0]),)
+    return ()
 
 
 def about(config: Config, fingerprint: str, source: Path | None) -> About:
