@@ -1,0 +1,68 @@
+/* The way of a packet as a picture's content: nodes and lines with a state each, and the same in sentences. Pure. */
+
+import { count, milliseconds } from "./format.js";
+import { worst } from "./layers.js";
+
+const LINK = { up: "ok", connecting: "pending", down: "error" };
+
+/** Return what the drawing shows, from the bodies of /v1/status and /v1/routes (null as long as there is none). */
+export function describe(status, routes) {
+  const wanted = status.cidrs.filter((cidr) => cidr.phase === "present");
+  const cloud = status.cloud.error ? "error" : worst(wanted.map((cidr) => cidr.layers.cloud.state));
+  const kernel = worst(wanted.map((cidr) => cidr.layers.kernel.state));
+  const part = (layer) => {
+    const ready = wanted.filter((cidr) => cidr.layers[layer].state === "ok").length;
+    return wanted.length ? `${ready} of ${wanted.length}` : "nothing yet";
+  };
+  return {
+    hosts: { title: "Hosts", lines: [status.cloud.vpc_id || "your VPC", switches(routes)] },
+    table: { title: status.cloud.tables.length > 1 ? "VPC route tables" : "VPC route table", lines: tables(status) },
+    attract: { state: cloud, label: part("cloud"), under: cloud === "error" ? "not as wanted" : "routed here" },
+    appliance: {
+      title: "Nexthop",
+      lines: [status.cloud.instance_id || "this machine", `kernel: ${part("kernel")}`],
+      state: kernel,
+    },
+    links: status.links.map((link) => branch(link, wanted.filter((cidr) => cidr.via === link.name))),
+  };
+}
+
+function branch(link, cidrs) {
+  const state = LINK[link.state] ?? "error";
+  return {
+    name: link.name,
+    state,
+    label: state === "ok" ? `up, ${milliseconds(link.rtt_ms)}` : link.state,
+    under: state === "ok" ? "" : link.code,
+    far: { title: `Far site ${link.name}`, lines: [link.server || "no server", link.peer ? `tunnel ${link.peer}` : ""] },
+    cidrs: cidrs.map((cidr) => ({ cidr: cidr.cidr, state: cidr.path.state, label: said(cidr.path.state) })),
+  };
+}
+
+function said(state) {
+  return { ok: "pods answer", error: "no answer", pending: "asking" }[state] ?? "not probed";
+}
+
+function tables(status) {
+  const names = status.cloud.tables;
+  if (names.length <= 2) return names.length ? [...names] : ["not seen yet"];
+  return [names[0], `and ${names.length - 1} more`];
+}
+
+function switches(routes) {
+  const found = new Set(routes?.tables?.flatMap((table) => table.vswitches ?? []) ?? []);
+  return found.size ? count(found.size, "vSwitch").replace("vSwitchs", "vSwitches") : "";
+}
+
+/** The same for who does not look: one sentence each. */
+export function sentences(path) {
+  const lines = path.links.map((link) => {
+    const beyond = link.cidrs.map((cidr) => `${cidr.cidr} (${cidr.label})`).join(", ") || "no CIDR";
+    return `Link ${link.name} is ${link.label}${link.under ? `, ${link.under}` : ""}; beyond it: ${beyond}.`;
+  });
+  return [
+    `The VPC sends ${path.attract.label} of the CIDRs here: ${path.attract.state}.`,
+    `The kernel carries them: ${path.appliance.lines[1].replace("kernel: ", "")}.`,
+    ...(lines.length ? lines : ["There is no link yet."]),
+  ];
+}

@@ -1,0 +1,36 @@
+/* The first line: how it is, in the words of `nexthop status`, and what to do next. Further findings are one click away. */
+
+import { byId, h, prose, text, when } from "./dom.js";
+import { icon } from "./icons.js";
+import { sentence } from "./dialog.js";
+import { subscribe } from "./store.js";
+
+const MARK = { ok: "ok", degraded: "warn", broken: "error" };
+
+export function mount() {
+  const section = byId("verdict");
+  subscribe(({ status }) => {
+    if (!status) return;
+    if (status.refused) return show(section, { level: "broken", ...status.refused[0] }, []);
+    return show(section, status.verdict, status.findings);
+  });
+}
+
+function show(section, verdict, findings) {
+  section.removeAttribute("aria-busy");
+  section.dataset.level = verdict.level;
+  document.title = `${verdict.level === "ok" ? "" : `${verdict.level}: `}Nexthop`;
+  when(byId("verdict-mark"), verdict.level, () => icon(MARK[verdict.level] ?? "error", 32));
+  when(byId("verdict-title"), verdict.text, () => prose(sentence(verdict.text)));
+  when(byId("verdict-step"), verdict.next_step, () => (verdict.next_step ? prose(sentence(verdict.next_step)) : null));
+  const more = findings.length > 1 ? findings : [];
+  byId("findings").hidden = more.length === 0;
+  text(byId("findings-count"), `All ${more.length} findings`);
+  when(byId("findings-list"), more, () => more.map((finding) =>
+    h("li", {},
+      icon(MARK[finding.level] ?? "warn"),
+      h("div", {},
+        h("p", {}, ...prose(sentence(finding.text))),
+        finding.next_step ? h("p", { class: "step" }, ...prose(sentence(finding.next_step))) : null)),
+  ));
+}
