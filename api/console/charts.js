@@ -110,7 +110,7 @@ function shape(chart, canvas, say) {
       { stroke: quiet, font, grid, ticks: { show: false }, size: chart.bottom ? 22 : 0, gap: 4, space: 70,
         values: (_plot, splits) => splits.map((at) => (chart.bottom ? clock(at).slice(0, 5) : "")) },
       { stroke: quiet, font, grid, ticks: { show: false }, size: 64, gap: 6, space: 34,
-        values: (_plot, splits) => splits.map((value) => chart.show(value)) },
+        values: (_plot, splits) => splits.map((value) => (value ? chart.show(value).replace(/\.0+ /, " ") : "0")) },
     ],
     series: [
       {},

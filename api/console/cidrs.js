@@ -30,34 +30,35 @@ function row(first) {
   const comment = h("p", { class: "meta" });
   const chain = h("ol", { class: "chain", "aria-label": `Layers of ${first.cidr}` });
   const why = h("div", { class: "why" });
-  const settings = h("dl", { class: "settings" });
+  const settings = h("p", { class: "hint settled" });
   const change = h("button", { type: "button", class: "quiet", "aria-label": `Change ${first.cidr}`, on: { click: () => changing(cidr) } }, "Change");
   const remove = h("button", { type: "button", class: "quiet", "aria-label": `Remove ${first.cidr}`, on: { click: () => removing(cidr) } }, "Remove");
   const root = h("li", { class: "row", "data-cidr": first.cidr },
     h("div", { class: "head" },
       h("div", { class: "what" }, h("h3", { class: "mono" }, first.cidr), comment),
       h("div", { class: "acts" }, change, remove)),
-    chain, why,
-    h("details", { class: "options" }, h("summary", {}, "Options", h("span", { class: "unseen" }, ` of ${first.cidr}`)), settings));
+    chain, why, settings);
 
   function update(now) {
     cidr = now;
-    const found = layers(now, read().status.findings ?? []);
+    const found = layers(now, read().status.findings);
     text(comment, [`via ${now.via}`, now.comment].filter(Boolean).join(" · "));
     when(chain, found.map(({ layer, state, word }) => [layer, state, word]), () => found.map((layer) =>
       h("li", { class: `hop ${layer.state}`, "data-layer": layer.layer, "data-state": layer.state },
         icon(layer.state),
         h("span", { class: "name" }, layer.name), h("span", { class: "word" }, layer.word))));
     when(why, [found, now.warnings], () => [...troubles(found), ...warnings(now.warnings)]);
-    when(settings, [now.snat, now.mss, now.probe, now.when_down, now.hold_down], () => listed(now));
+    text(settings, listed(now));
     change.disabled = !mayWrite() || now.phase !== "present";
     remove.disabled = !mayWrite() || now.phase !== "present";
   }
   return { root, update };
 }
 
+/** Every error, and the first thing that is waited for: the others wait for that one. */
 function troubles(found) {
-  return found.filter((layer) => ["error", "pending"].includes(layer.state) && layer.detail).map((layer) =>
+  const waits = found.find((layer) => layer.state === "pending");
+  return found.filter((layer) => (layer.state === "error" || layer === waits) && layer.detail).map((layer) =>
     h("div", { class: `reason ${layer.state}`, "data-code": layer.code },
       h("p", {}, h("strong", {}, `${layer.name}: `), ...prose(layer.detail)),
       layer.next_step ? h("p", { class: "step" }, ...prose(sentence(layer.next_step))) : null));
@@ -70,9 +71,8 @@ function warnings(given) {
 }
 
 function listed(cidr) {
-  const down = cidr.when_down === "keep" ? "keep the entry" : `withdraw it after ${cidr.hold_down} s`;
-  const pairs = { "SNAT": cidr.snat ? "on" : "off", "MSS": cidr.mss, "Probe": cidr.probe || "none", "Link down": down };
-  return Object.entries(pairs).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)));
+  const down = cidr.when_down === "keep" ? "kept while the link is down" : `withdrawn after ${cidr.hold_down} s without link`;
+  return [`SNAT ${cidr.snat ? "on" : "off"}`, `MSS ${cidr.mss}`, cidr.probe ? `probe ${cidr.probe}` : "no probe", down].join(" · ");
 }
 
 function removing(cidr) {

@@ -8,7 +8,7 @@ export function mount() {
   subscribe(({ events, live, reachable }) => {
     keyed(byId("events-list"), [...events].reverse(), (event) => String(event.id), line);
     text(byId("events-live"), live && reachable ? "live" : "not live");
-    byId("events-list").hidden = events.length === 0;
+    byId("events-log").hidden = events.length === 0;
     const empty = byId("events-empty");
     empty.hidden = events.length > 0;
     when(empty, true, () => h("p", {}, "Nothing has happened yet. What anybody changes, and what is repaired, appears here."));

@@ -34,8 +34,7 @@ export function layers(cidr, findings) {
 /** What to do about `code` at `cidr`, from the findings of the status; "" where nothing is said. */
 function advice(cidr, code, findings) {
   const same = findings.filter((finding) => finding.code === code);
-  const about = same.find((finding) => finding.text.includes(cidr)) ?? same[0] ?? findings[0];
-  return about?.next_step ?? "";
+  return (same.find((finding) => finding.about === cidr) ?? same[0])?.next_step ?? "";
 }
 
 const WORST = ["error", "pending", "ok", "absent"];

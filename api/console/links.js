@@ -50,9 +50,7 @@ function row(first) {
 }
 
 function step(link) {
-  const findings = read().status.findings ?? [];
-  const about = findings.find((finding) => finding.code.startsWith("link-") && finding.text.includes(` ${link.name} `));
-  return about?.next_step ?? "";
+  return read().status.findings.find((finding) => finding.about === link.name)?.next_step ?? "";
 }
 
 function facts(link) {

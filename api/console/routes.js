@@ -8,7 +8,7 @@ import { refresh } from "./feed.js";
 import { clock } from "./format.js";
 import { icon } from "./icons.js";
 import { Refused } from "./api.js";
-import { mayWrite, subscribe } from "./store.js";
+import { mayWrite, read, subscribe } from "./store.js";
 
 const OWNER = {
   ours: ["ok", "ours"],
@@ -20,28 +20,42 @@ const OWNER = {
 };
 const ORDER = ["conflict", "changed", "stray", "ours", "foreign", "system"];
 
+let systemToo = false; // whether the cloud's own entries are shown: nobody may change them, and they are many
+
 export function mount() {
-  subscribe(({ routes, status, session }) => {
-    if (!routes) return;
-    const empty = byId("routes-empty");
-    const tables = routes.tables ?? [];
-    empty.hidden = tables.length > 0;
-    when(empty, [routes.refused], () => (routes.refused ? reasons(new Refused(0, { reasons: routes.refused })) : h("p", {}, "The cloud has not answered yet.")));
-    text(byId("routes-seen"), routes.observed_at ? `seen at ${clock(routes.observed_at)}` : "");
-    const wanted = (status?.cidrs ?? []).filter((cidr) => cidr.phase === "present").map((cidr) => cidr.cidr);
-    when(byId("routes-tables"), [tables, routes.quota, wanted, session?.scope], () => tables.map((each) => table(each, wanted, routes.quota)));
+  const toggle = byId("routes-system");
+  toggle.addEventListener("click", () => {
+    systemToo = !systemToo;
+    toggle.setAttribute("aria-pressed", String(systemToo));
+    draw(read());
   });
+  subscribe(draw);
+}
+
+function draw({ routes, status, session }) {
+  if (!routes) return;
+  const empty = byId("routes-empty");
+  const tables = routes.tables ?? [];
+  empty.hidden = tables.length > 0;
+  when(empty, [routes.refused], () => (routes.refused ? reasons(new Refused(0, { reasons: routes.refused })) : h("p", {}, "The cloud has not answered yet.")));
+  text(byId("routes-seen"), routes.observed_at ? `seen at ${clock(routes.observed_at)}` : "");
+  const wanted = (status?.cidrs ?? []).filter((cidr) => cidr.phase === "present").map((cidr) => cidr.cidr);
+  when(byId("routes-tables"), [tables, routes.quota, wanted, session?.scope, systemToo],
+    () => tables.map((each) => table(each, wanted, routes.quota)));
 }
 
 function table(each, wanted, quota) {
   const title = `routes-${each.id}`;
-  const entries = [...each.entries].sort((one, other) => ORDER.indexOf(one.owner) - ORDER.indexOf(other.owner));
+  const entries = each.entries
+    .filter((entry) => systemToo || entry.owner !== "system")
+    .sort((one, other) => ORDER.indexOf(one.owner) - ORDER.indexOf(other.owner));
+  const none = h("tr", {}, h("td", { colspan: 4, class: "meta" }, "No entries but the system’s."));
   const about = [each.name, each.kind, (each.vswitches ?? []).join(", "), filled(quota?.[each.id] ?? each.quota)].filter(Boolean);
   return h("section", { class: "routetable", "aria-labelledby": title },
     h("div", { class: "subtitle" }, h("h3", { class: "mono", id: title }, each.id), h("p", { class: "meta" }, about.join(" · "))),
     h("table", { "aria-labelledby": title },
       h("thead", {}, h("tr", {}, ["CIDR", "Next hop", "Owner", "Status"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, entries.map((entry) => line(entry, wanted)))));
+      h("tbody", {}, entries.length ? entries.map((entry) => line(entry, wanted)) : none)));
 }
 
 function filled(quota) {

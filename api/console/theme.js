@@ -6,6 +6,7 @@
 (() => {
   const KEY = "nexthop-theme";
   const CHOICES = ["automatic", "light", "dark"];
+  const SHOWN = { automatic: "Auto theme", light: "Light theme", dark: "Dark theme" };
   const root = document.documentElement;
 
   function chosen() {
@@ -20,7 +21,10 @@
   function show(theme) {
     root.dataset.theme = theme;
     const button = document.getElementById("theme");
-    if (button) button.textContent = `Theme: ${theme}`;
+    if (button) {
+      button.textContent = SHOWN[theme];
+      button.setAttribute("aria-label", `Theme: ${theme}`);
+    }
     document.dispatchEvent(new Event("themechange"));
   }
 

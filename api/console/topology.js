@@ -16,10 +16,10 @@ export function mount() {
   const place = byId("topology");
   let drawn = "";
   function draw() {
-    const { status, routes } = read();
+    const { status, routes, traffic } = read();
     const width = Math.floor(place.clientWidth);
     if (!status?.cidrs || !width) return;
-    const path = describe(status, routes);
+    const path = describe(status, routes, traffic);
     const mark = JSON.stringify([width, path]);
     if (mark === drawn) return;
     drawn = mark;
@@ -38,7 +38,7 @@ function lying(path, width) {
   const room = Math.min(1, width / 1200);
   const wide = { hosts: 140 * room, table: 160 * room, appliance: 164 * room, far: 196 * room, pods: 178 * room };
   const left = width - Object.values(wide).reduce((sum, one) => sum + one, 0) - 4;
-  const gap = { hosts: left * 0.14, table: left * 0.27, link: left * 0.42, far: left * 0.17 };
+  const gap = { hosts: left * 0.12, table: left * 0.26, link: left * 0.46, far: left * 0.16 };
   const rows = path.links.length ? path.links : [null];
   const heights = rows.map((row) => Math.max(NODE, pills(row).length * (PILL + GAP) - GAP));
   const height = heights.reduce((sum, one) => sum + one, 0) + 24 * (rows.length - 1) + 20;
@@ -62,7 +62,9 @@ function lying(path, width) {
     const from = [at.appliance + wide.appliance, middle];
     if (row === null) {
       parts.push(line(from, [at.far, centre], { state: "absent", label: "no link yet" }));
+      parts.push(line([at.far + wide.far, centre], [at.pods, centre], { state: "absent" }));
       parts.push(node(at.far, centre - NODE / 2, wide.far, { title: "Far site", lines: ["join a link first"], ghost: true }));
+      parts.push(node(at.pods, centre - NODE / 2, wide.pods, { title: "Pods", lines: ["then add a CIDR"], ghost: true }));
     } else {
       parts.push(line(from, [at.far, centre], { ...row, tunnel: true }));
       const shown = pills(row);
@@ -80,16 +82,19 @@ function lying(path, width) {
   return canvas(width, height, parts);
 }
 
+/** One below the other; where there are several links, each hangs on a trunk from the appliance. */
 function standing(path, width) {
   const parts = [];
   const trunk = 26;
+  const several = path.links.length > 1;
+  let left = 1;
   let y = 2;
   const stack = (thing) => {
-    parts.push(node(1, y, width - 2, thing));
+    parts.push(node(left, y, width - left - 1, thing));
     y += NODE;
   };
   const down = (thing, length = 46) => {
-    parts.push(line([trunk, y], [trunk, y + length], thing));
+    parts.push(line([left - 1 + trunk, y], [left - 1 + trunk, y + length], thing));
     y += length;
   };
   stack(path.hosts);
@@ -101,16 +106,24 @@ function standing(path, width) {
     down({ state: "absent", label: "no link yet" });
     stack({ title: "Far site", lines: ["join a link first"], ghost: true });
   }
+  const top = y;
+  let last = y;
+  if (several) left = 34;
   for (const row of path.links) {
+    if (several) {
+      y += 14;
+      last = y + 14;
+      parts.push(line([trunk - 10, last], [left + 17, last], { state: "plain" }));
+    }
     down({ ...row, tunnel: true });
     stack(row.far);
-    pills(row).forEach((pill) => {
-      parts.push(line([trunk, y], [trunk, y + GAP + 4], { state: pill.state }));
-      y += GAP + 4;
-      parts.push(drawnPill(1, y, width - 2, pill));
+    for (const pill of pills(row)) {
+      down({ state: pill.state }, GAP + 4);
+      parts.push(drawnPill(left, y, width - left - 1, pill));
       y += PILL;
-    });
+    }
   }
+  if (several) parts.unshift(line([trunk - 10, top], [trunk - 10, last], { state: "plain" }));
   return canvas(width, y + 2, parts);
 }
 
@@ -146,13 +159,15 @@ function drawnPill(x, y, width, pill) {
 /** A line from one point to another; a tunnel has a wall around it. */
 function line([x1, y1], [x2, y2], { state, label, under, tunnel }) {
   const upright = x1 === x2;
-  const bend = (x1 + x2) / 2;
-  const way = y1 === y2 || upright ? `M${x1} ${y1}L${x2} ${y2}` : `M${x1} ${y1}C${bend} ${y1} ${bend} ${y2} ${x2} ${y2}`;
-  const [x, y] = [(x1 + x2) / 2, (y1 + y2) / 2];
+  const turn = x1 + (x2 - x1) * (label ? 0.34 : 1); // what has a label runs straight beneath it
+  const bend = (x1 + turn) / 2;
+  const straight = y1 === y2 || upright;
+  const way = straight ? `M${x1} ${y1}L${x2} ${y2}` : `M${x1} ${y1}C${bend} ${y1} ${bend} ${y2} ${turn} ${y2}L${x2} ${y2}`;
+  const [x, y] = straight ? [(x1 + x2) / 2, (y1 + y2) / 2] : [(turn + x2) / 2, y2];
   const middle = upright ? { x: x + 18, y: y + 4, "text-anchor": "start" } : { x, y: y - 16, "text-anchor": "middle" };
   const beneath = upright ? null : { x, y: y + 26, "text-anchor": "middle" };
   const words = upright && under ? `${label}, ${under}` : label;
-  const space = upright ? 240 : Math.abs(x2 - x1) - 4;
+  const space = upright ? 300 : Math.abs(x2 - x1) - 4;
   return s("g", { class: `edge ${state}`, "data-state": state },
     tunnel ? s("path", { d: way, class: "wall" }) : null,
     s("path", { d: way, class: "wire" }),

@@ -6,6 +6,7 @@ import { sentence } from "./dialog.js";
 import { subscribe } from "./store.js";
 
 const MARK = { ok: "ok", degraded: "warn", broken: "error" };
+const WORD = { ok: "OK", degraded: "Degraded", broken: "Broken" };
 
 export function mount() {
   const section = byId("verdict");
@@ -21,7 +22,8 @@ function show(section, verdict, findings) {
   section.dataset.level = verdict.level;
   document.title = `${verdict.level === "ok" ? "" : `${verdict.level}: `}Nexthop`;
   when(byId("verdict-mark"), verdict.level, () => icon(MARK[verdict.level] ?? "error", 32));
-  when(byId("verdict-title"), verdict.text, () => prose(sentence(verdict.text)));
+  const word = WORD[verdict.level] ?? verdict.level;
+  when(byId("verdict-title"), [word, verdict.text], () => [h("span", { class: "level" }, `${word}: `), ...prose(verdict.text)]);
   when(byId("verdict-step"), verdict.next_step, () => (verdict.next_step ? prose(sentence(verdict.next_step)) : null));
   const more = findings.length > 1 ? findings : [];
   byId("findings").hidden = more.length === 0;
