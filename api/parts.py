@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.guard import Facts, Reason, Severity
 from appliance.surroundings import gather_facts
+from appliance.tokens import Tokens
+from appliance.traffic import Traffic
 
 if TYPE_CHECKING:
     from appliance.intent import IntentStore
@@ -83,14 +86,30 @@ class Cloud(Protocol):
         """Return how often which kind of foreign change was mended, or met and left alone."""
         ...
 
-    async def adopt(self, network: Network) -> None:
+    async def adopt(self, network: Network, *, who: str = "operator") -> None:
         """Make somebody else's entry for this CIDR ours; raise `NotAdoptable` or `CloudError`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What the daemon says of itself. `listen`, `fingerprint`: of the TLS listener, empty where there is none.
+
+    `hosts`: the names of this machine, as a client may call it.
+    """
+
+    version: str = ""
+    listen: str = ""
+    fingerprint: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """All that the application is made from. `clouded`: a cloud is configured; `paths`: tunnels are probed."""
+    """All that the application is made from. `clouded`: a cloud is configured; `paths`: tunnels are probed.
+
+    `stop`: set when the daemon is told to end, so that nothing waits on.
+    """
 
     store: IntentStore
     links: Links
@@ -98,6 +117,13 @@ class Parts:
     cloud: Cloud
     clouded: bool = True
     paths: Judge | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+    about: About = About()
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    tokens: Tokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", Tokens(self.store))
 
 
 def known_facts(parts: Parts) -> Facts:

@@ -122,9 +122,10 @@ def status(answer: Mapping[str, Any], now: float, out: TextIO | None = None) -> 
     """Print one screen whose first line is the verdict."""
     out = out or sys.stdout
     _verdict(answer, out)
-    if answer["problems"]:
+    problems = [each for each in answer["findings"] if each["level"] != "ok"]
+    if problems:
         out.write("\nProblems\n")
-        for number, problem in enumerate(answer["problems"], 1):
+        for number, problem in enumerate(problems, 1):
             out.write(f"  {number}. {clean(problem['text'])} [{clean(problem['code'])}]\n")
             if problem["next_step"]:
                 out.write(f"     -> {clean(problem['next_step'])}\n")
@@ -151,14 +152,15 @@ def status(answer: Mapping[str, Any], now: float, out: TextIO | None = None) -> 
 
 
 def _verdict(answer: Mapping[str, Any], out: TextIO) -> None:
-    line = clean(answer["summary"])
+    verdict = answer["verdict"]
+    line = f"{verdict['level'].upper()}: {clean(verdict['text'])}"
     if not out.isatty():
         out.write(line + "\n")
         return
     from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    style = "bold green" if answer["verdict"] == "ok" else "bold red"
+    style = "bold green" if verdict["level"] == "ok" else "bold red"
     Console(file=out, highlight=False).print(Text(line, style=style), soft_wrap=True)
 
 

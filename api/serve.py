@@ -144,7 +144,7 @@ async def _serve(
         ]
         await _first_pass(forward, stop)
         try:
-            await _api(config, stop, Parts(store, links, forward, attract, connect is not None, paths))
+            await _api(config, stop, Parts(store, links, forward, attract, connect is not None, paths, stop=stop))
         finally:
             for each in loops:
                 each.cancel()
@@ -152,26 +152,37 @@ async def _serve(
 
 
 async def _api(config: Config, stop: asyncio.Event, parts: Parts) -> None:
-    """Answer on the Unix socket until `stop`."""
+    """Answer on the Unix socket, and by TLS where that is configured, until `stop`."""
+    from dataclasses import replace  # noqa: PLC0415
+
     from api.app import create_app  # noqa: PLC0415
     from api.server import serve  # noqa: PLC0415
     from api.socket import SocketInUse, bind, identity, remove  # noqa: PLC0415
+    from api.tls import Unusable, about, listen  # noqa: PLC0415
+    from api.traffic import sample  # noqa: PLC0415
 
     path = config.paths.socket
     try:
+        tls, fingerprint = listen(config)
         listener = bind(path, config.api.group)
-    except SocketInUse as error:
+    except (SocketInUse, Unusable) as error:
         raise CannotStart(str(error)) from None
     except OSError as error:
         raise CannotStart(f"cannot listen on {path}: {error}: set [paths] run in nexthop.toml") from None
     ours = identity(path)
+    parts = replace(parts, about=about(config, fingerprint))
 
     def ready() -> None:
         log.info("the API listens on %s", path)
+        if fingerprint:
+            log.info("the API listens on %s, its certificate's SHA-256 is %s", config.api.listen, fingerprint)
         notify("READY=1")
 
     try:
-        await serve(create_app(parts), listener, stop, ready)
+        async with asyncio.TaskGroup() as tasks:
+            sampler = tasks.create_task(sample(parts), name="traffic")
+            await serve(create_app(parts), listener, stop, ready, tls)
+            sampler.cancel()
     finally:
         notify("STOPPING=1")
         remove(path, ours)

@@ -166,7 +166,7 @@ class Attract:
         """Return how often which kind of foreign change was mended, or met and left alone."""
         return dict(self._repairs)
 
-    async def adopt(self, network: Network) -> None:
+    async def adopt(self, network: Network, *, who: str = "operator") -> None:
         """Make the entry that somebody else has for this CIDR ours; raise `NotAdoptable` or `CloudError`."""
         if self._provider is None:
             raise NotAdoptable("no-cloud", "the cloud was not found yet")
@@ -182,7 +182,7 @@ class Attract:
             raise NotAdoptable(against[0].code, against[0].text)
         await self._provider.adopt(network)
         self._failures.pop(network, None)
-        self._store.record("operator", "adopted", cidr=str(network), detail="an entry that was not ours")
+        self._store.record(who, "adopted", cidr=str(network), detail="an entry that was not ours")
         self.wake()
 
     def layer(self, network: Network) -> Layer:

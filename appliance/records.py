@@ -39,6 +39,23 @@ MIGRATIONS: Final = (
     ALTER TABLE intent ADD COLUMN when_down TEXT NOT NULL DEFAULT 'keep' CHECK (when_down IN ('keep', 'withdraw'));
     ALTER TABLE intent ADD COLUMN hold_down REAL NOT NULL DEFAULT 30;
     """,
+    """
+    CREATE TABLE token (
+        name TEXT PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        scope TEXT NOT NULL CHECK (scope IN ('read', 'write')),
+        created_at REAL NOT NULL,
+        expires_at REAL,
+        last_used REAL
+    ) STRICT;
+    CREATE TABLE answer (
+        key TEXT PRIMARY KEY,
+        request BLOB NOT NULL,
+        at REAL NOT NULL,
+        status INTEGER NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 SELECT: Final = "SELECT cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down FROM intent"
 _INSERT: Final = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cloud import answers, doctor
@@ -81,8 +82,10 @@ class AliyunProvider:
             private_ip=self.identity.private_ip,
             tables=tables,
             bypassed=bypassed(places, tables),
+            uses=tuple((each.vswitch, each.table) for each in places),
+            kinds=tuple(dict.fromkeys((each.table, each.kind) for each in places if each.kind)),
         )
-        return Observation(vpc, tuple(entries), self.quota)
+        return Observation(vpc, tuple(entries), self.quota, time.time())
 
     async def ensure(self, destinations: Collection[Network]) -> Refusals:
         """Make `destinations` point here in every table; an entry that is right already costs no write."""

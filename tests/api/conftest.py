@@ -112,7 +112,7 @@ class PlayedCloud:
     def repairs(self) -> Mapping[str, int]:
         return {"cloud-drift": 0}
 
-    async def adopt(self, network: Network) -> None:
+    async def adopt(self, network: Network, *, who: str = "operator") -> None:
         if self.refusal is not None:
             raise self.refusal
         await self.real.adopt(network)
