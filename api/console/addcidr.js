@@ -8,10 +8,10 @@ import { refresh } from "./feed.js";
 import { icon } from "./icons.js";
 import { sentence } from "./dialog.js";
 import { optionFields } from "./options.js";
+import { planList } from "./plan.js";
 import { mayWrite, subscribe } from "./store.js";
 
 const PAUSE = 250; // milliseconds after the last key
-const STEP = { create: "ok", modify: "ok", delete: "warn", wait: "pending", blocked: "error", stray: "warn" };
 
 export function mount() {
   const form = byId("add");
@@ -109,9 +109,7 @@ function planned(found) {
   const warnings = found.warnings ?? [];
   return [
     h("p", { class: "lead" }, icon("ok"), h("span", {}, steps.length ? "If you add it:" : "If you add it, nothing changes: it is so already.")),
-    steps.length ? h("ul", { class: "plan" }, steps.map((step) =>
-      h("li", {}, icon(STEP[step.action] ?? "pending"), h("span", {},
-        step.table ? h("code", {}, step.table) : null, step.table ? " " : null, ...prose(step.text))))) : null,
+    steps.length ? planList(steps) : null,
     ...warnings.map((warning) => h("div", { class: "reason warn", "data-code": warning.code },
       h("p", {}, icon("warn"), h("span", {}, ...prose(sentence(warning.text)))),
       warning.next_step ? h("p", { class: "step" }, ...prose(sentence(warning.next_step))) : null)),

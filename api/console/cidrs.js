@@ -1,7 +1,7 @@
 /* The CIDRs, each with its chain of layers: intent, kernel, cloud, path. The first that is not green says why and what
  * to do. Options are changed and a CIDR is removed in a dialog, by the version that was shown (If-Match). */
 
-import { cidrPath, request } from "./api.js";
+import { Refused, SignedOut, Unreachable, cidrPath, request } from "./api.js";
 import { ask, sentence } from "./dialog.js";
 import { announce, byId, h, keyed, prose, text, when } from "./dom.js";
 import { refresh } from "./feed.js";
@@ -9,6 +9,7 @@ import { count } from "./format.js";
 import { icon } from "./icons.js";
 import { layers } from "./layers.js";
 import { optionFields } from "./options.js";
+import { planList } from "./plan.js";
 import { mayWrite, read, subscribe } from "./store.js";
 
 export function mount() {
@@ -76,10 +77,13 @@ function listed(cidr) {
 }
 
 function removing(cidr) {
+  const plan = h("div", { class: "preview", "aria-live": "polite" });
+  void foretell(cidr, plan);
   ask({
     title: `Remove ${cidr.cidr}?`,
     body: [
       h("p", {}, "Hosts of the VPC lose the way to it. The cloud’s route entry goes first, then the kernel’s route, so that no packet is sent here in vain."),
+      plan,
     ],
     verb: "Remove",
     danger: true,
@@ -89,6 +93,16 @@ function removing(cidr) {
       refresh();
     },
   });
+}
+
+/** Show what a removal would do. It is a courtesy: where it cannot be had, the question stands without it. */
+async function foretell(cidr, place) {
+  try {
+    const found = await request("DELETE", `${cidrPath(cidr.cidr)}?dry_run=true`, { headers: version(cidr) });
+    if (found.plan?.length) place.replaceChildren(planList(found.plan));
+  } catch (error) {
+    if (!(error instanceof Refused || error instanceof Unreachable || error instanceof SignedOut)) throw error;
+  }
 }
 
 function changing(cidr) {

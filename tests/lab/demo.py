@@ -102,8 +102,12 @@ It is still up, with both CIDRs in. Look around:
   {inside}-appliance {lab.place("appliance")}/nexthop status
   {inside}-appliance tcpdump -ni tun-hk
   ls {lab.directory}/log {lab.place("appliance")}/log
+The console, with live traffic (its certificate is the lab's own, so the browser asks once):
+  {lab.open_console(8443)}
+  token: {lab.token("console", "write")}
 Take it down:
   ./run demo --down {lab.id}""")
+    lab.start_visitor()
 
 
 def _stay(lab: Lab, ready: int | None, status: int) -> NoReturn:

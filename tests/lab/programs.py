@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GTUND_PORT: Final = 9443
+API_PORT: Final = 8443
 REGION: Final = "cn-shenzhen"
 INSTANCE: Final = "i-nexthop"
 TABLE: Final = "vtb-system"
@@ -112,6 +113,7 @@ run = "{directory}/run"
 
 [api]
 group = "root"
+listen = "0.0.0.0:{API_PORT}"
 
 [kernel]
 firewall = "{firewall}"

@@ -117,7 +117,8 @@ def app(played: Played) -> FastAPI:
     async def gate(request: Request, call_next: Any) -> Response:
         path = request.url.path
         if path.startswith("/v1/"):
-            played.asked.append(f"{request.method} {path}")
+            if not request.query_params.get("dry_run"):
+                played.asked.append(f"{request.method} {path}")
             scope = TOKENS.get(request.headers.get("authorization", "").removeprefix("Bearer "))
             if scope is None:
                 return problem(401, "no-token", "A token is needed")
@@ -149,7 +150,7 @@ def app(played: Played) -> FastAPI:
         played.bodies.append(body)
         played.headers.append(dict(request.headers))
         if request.query_params.get("dry_run"):
-            return JSONResponse(*reversed(played.dry(body)))
+            return JSONResponse(*reversed(played.dry({"cidr": rest.removeprefix("cidrs/"), **body})))
         if played.refusal:
             return JSONResponse(*reversed(played.refusal))
         return JSONResponse({})
