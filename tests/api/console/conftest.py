@@ -1,4 +1,4 @@
-"""A browser that notices: a page whose console says an error, or that asks another origin for anything, fails its test."""
+"""A browser that notices: a page whose console says an error, or that asks another origin, fails its test."""
 
 from __future__ import annotations
 
@@ -143,5 +143,3 @@ def look(browser: Browser) -> Iterator[Look]:
 def played() -> Iterator[Played]:
     with Played() as made:
         yield made
-
-

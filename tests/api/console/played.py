@@ -126,6 +126,13 @@ def app(played: Played) -> FastAPI:
         answer.headers["content-security-policy"] = POLICY
         return answer
 
+    _showing(made, played)
+    _changing(made, played)
+    made.include_router(router())
+    return made
+
+
+def _showing(made: FastAPI, played: Played) -> None:
     @made.get("/v1/session")
     async def session(request: Request) -> dict[str, str]:
         scope = TOKENS[request.headers["authorization"].removeprefix("Bearer ")]
@@ -144,6 +151,8 @@ def app(played: Played) -> FastAPI:
             return problem(503, "store-unavailable", "The state is not available")
         return JSONResponse({"events": found, "next": None} if name == "events" else found)
 
+
+def _changing(made: FastAPI, played: Played) -> None:
     @made.api_route("/v1/{rest:path}", methods=["POST", "PATCH", "DELETE"])
     async def change(rest: str, request: Request) -> Response:
         body = json.loads(await request.body() or "{}")
@@ -154,9 +163,6 @@ def app(played: Played) -> FastAPI:
         if played.refusal:
             return JSONResponse(*reversed(played.refusal))
         return JSONResponse({})
-
-    made.include_router(router())
-    return made
 
 
 async def told(played: Played, last: int) -> AsyncIterator[str]:

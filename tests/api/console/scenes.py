@@ -90,7 +90,13 @@ def routes(**other: Any) -> dict[str, Any]:
     ours = [entry(PODS), entry(SERVICES)]
     vpn = entry("10.8.0.0/16", "foreign", "vpn-wz9office", "made by somebody else, and left alone")
     tables = [
-        {"id": TABLE, "kind": "System", "name": "", "vswitches": ["vsw-hosts", "vsw-app"], "entries": [*ours, vpn, *system]},
+        {
+            "id": TABLE,
+            "kind": "System",
+            "name": "",
+            "vswitches": ["vsw-hosts", "vsw-app"],
+            "entries": [*ours, vpn, *system],
+        },
         {"id": MORE, "kind": "Custom", "name": "more", "vswitches": ["vsw-more"], "entries": [*ours, *system]},
     ]
     quota = {TABLE: {"ours": 2, "others": 1, "limit": 200}, MORE: {"ours": 2, "others": 0, "limit": 200}}
@@ -167,7 +173,12 @@ def broken() -> dict[str, Any]:
             path=layer("error", "tcp:10.244.1.20:80 does not answer", "no-path"),
         ),
         cidr("10.245.0.0/16", via="sg", comment="pods in Singapore", cloud=layer("pending", "waits for the kernel"))
-        | {"layers": {"kernel": layer("pending", "waits for link sg"), "cloud": layer("pending", "waits for the kernel")}},
+        | {
+            "layers": {
+                "kernel": layer("pending", "waits for link sg"),
+                "cloud": layer("pending", "waits for the kernel"),
+            }
+        },
         cidr("10.250.0.0/16", comment="old cluster", phase="leaving"),
     ]
     sg = link(
@@ -204,7 +215,13 @@ def plan(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         title = f"{name} cannot be carried"
         return 422, {"code": "cidr-refused", "title": title, "detail": reason["text"], "reasons": [reason]}
     steps = [
-        {"action": "create", "cidr": name, "table": table, "now": "no entry", "text": "an entry to this instance is made"}
+        {
+            "action": "create",
+            "cidr": name,
+            "table": table,
+            "now": "no entry",
+            "text": "an entry to this instance is made",
+        }
         for table in (TABLE, MORE)
     ]
     return 200, {**cidr(name), "plan": steps, "warnings": []}

@@ -195,7 +195,11 @@ def test_a_change_names_the_version_that_was_shown_and_tells_of_a_rival(played: 
     screen = look(played.url, expected=("status of 412",))
     screen.sign_in()
     page = screen.page
-    reason = {"code": "etag-mismatch", "text": "somebody changed it meanwhile", "next_step": "look at it, and try again"}
+    reason = {
+        "code": "etag-mismatch",
+        "text": "somebody changed it meanwhile",
+        "next_step": "look at it, and try again",
+    }
     played.refusal = (412, {"code": "etag-mismatch", "title": "It was changed", "reasons": [reason]})
     page.get_by_role("button", name=f"Change {scenes.PODS}").click()
     dialog = page.get_by_role("dialog")
@@ -299,7 +303,15 @@ def test_the_keyboard_reaches_everything_and_its_place_is_seen(played: Played, l
             break
         page.keyboard.press("Tab")
     assert reached[0] == "Skip to the content"
-    for name in ("CIDRs", "Sign out", "add-cidr", "Add", f"Remove {scenes.SERVICES}", "System entries", "Remove link hk"):
+    for name in (
+        "CIDRs",
+        "Sign out",
+        "add-cidr",
+        "Add",
+        f"Remove {scenes.SERVICES}",
+        "System entries",
+        "Remove link hk",
+    ):
         assert name in reached, reached
     assert not hidden
 
@@ -321,7 +333,9 @@ def test_a_disk_that_fails_is_told_in_the_first_line(played: Played, look: Look)
     played.scene["status"] = None
     screen = look(played.url, expected=("status of 503",))
     screen.sign_in()
-    expect(screen.page.get_by_role("heading", level=1)).to_contain_text("Broken: the state is not available", ignore_case=True)
+    expect(screen.page.get_by_role("heading", level=1)).to_contain_text(
+        "Broken: the state is not available", ignore_case=True
+    )
 
 
 def test_many_links_and_cidrs_are_drawn_without_end(played: Played, look: Look) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 HOME = Path(__file__).parents[3] / "api" / "console"
 OURS = sorted(HOME.glob("*.js"))
-MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|\beval\(|new Function")
+MARKUP = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|createContextualFragment|\beval\(|new Function"
+)
 ELSEWHERE = re.compile(r"""(?:https?:)?//[a-z0-9-]+\.[a-z]""")
 
 
@@ -72,8 +74,9 @@ def test_every_file_that_is_named_is_there() -> None:
 
 def test_what_others_wrote_comes_with_its_licence() -> None:
     vendor = HOME / "vendor"
-    assert "MIT License" in (vendor / "uPlot.LICENSE").read_text() or "Permission is hereby granted" in (
-        vendor / "uPlot.LICENSE"
-    ).read_text()
+    assert (
+        "MIT License" in (vendor / "uPlot.LICENSE").read_text()
+        or "Permission is hereby granted" in (vendor / "uPlot.LICENSE").read_text()
+    )
     told = (vendor / "README.md").read_text()
     assert not [path.name for path in vendor.iterdir() if path.name != "README.md" and path.name not in told]
