@@ -78,6 +78,7 @@ export function mount() {
       await request("POST", "/v1/cidrs", { body: asked, headers: { "idempotency-key": key } });
       form.reset();
       options.reset();
+      form.querySelector("details").open = false;
       key = idempotencyKey();
       clear();
       announce(`${asked.cidr} is asked for.`);

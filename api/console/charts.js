@@ -6,7 +6,8 @@ import { byId, h, text, when } from "./dom.js";
 import { clock, known, milliseconds, percent, rate } from "./format.js";
 import { subscribe } from "./store.js";
 
-const WINDOW = 600; // seconds
+const WINDOW = 600; // seconds, once there are so many; and at least
+const SHORTEST = 60;
 const CHARTS = [
   {
     id: "throughput",
@@ -99,16 +100,17 @@ function shape(chart, canvas, say) {
   return {
     width: canvas.clientWidth || 300,
     height: chart.height,
-    padding: [8, 2, chart.bottom ? 0 : 4, 0],
+    padding: [8, 16, chart.bottom ? 0 : 4, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, sync: { key: "traffic" }, points: { size: 6 } },
     scales: {
-      x: { time: true, range: (_plot, _min, max) => [max - WINDOW, max] },
+      x: { time: true, range: (_plot, min, max) => [max - Math.min(WINDOW, Math.max(SHORTEST, max - min)), max] },
       y: { range: (_plot, _min, max) => [0, Math.max((known(max) ? max : 0) * 1.15, chart.least)] },
     },
     axes: [
       { stroke: quiet, font, grid, ticks: { show: false }, size: chart.bottom ? 22 : 0, gap: 4, space: 70,
-        values: (_plot, splits) => splits.map((at) => (chart.bottom ? clock(at).slice(0, 5) : "")) },
+        values: (_plot, splits, _axis, _space, step) =>
+          splits.map((at) => (chart.bottom ? clock(at).slice(0, step < 60 ? 8 : 5) : "")) },
       { stroke: quiet, font, grid, ticks: { show: false }, size: 64, gap: 6, space: 34,
         values: (_plot, splits) => splits.map((value) => (value ? chart.show(value).replace(/\.0+ /, " ") : "0")) },
     ],

@@ -22,7 +22,7 @@ export function mount() {
     empty.hidden = status.cidrs.length > 0;
     when(empty, status.links.length > 0, () => h("p", {}, status.links.length
       ? "No CIDR yet. Write one above, such as the pod network of the cluster; what would happen is shown before it does."
-      : "No CIDR yet, and no link that could carry one: join a link first."));
+      : ["No CIDR yet, and no link that could carry one: ", h("a", { href: "#links" }, "join a link"), " first."]));
   });
 }
 

@@ -1,4 +1,5 @@
-/* What happened, newest first: who did what to which CIDR, and what was repaired. */
+/* What happened, newest first: who did what to which CIDR, and what was repaired. Only what comes while the page is open
+ * is read out: the past is there for who goes to look. */
 
 import { byId, h, keyed, prose, text, when } from "./dom.js";
 import { clock, moment } from "./format.js";
@@ -8,6 +9,7 @@ export function mount() {
   subscribe(({ events, live, reachable }) => {
     keyed(byId("events-list"), [...events].reverse(), (event) => String(event.id), line);
     text(byId("events-live"), live && reachable ? "live" : "not live");
+    if (live) requestAnimationFrame(() => byId("events-log").setAttribute("aria-live", "polite"));
     byId("events-log").hidden = events.length === 0;
     const empty = byId("events-empty");
     empty.hidden = events.length > 0;

@@ -1,4 +1,5 @@
-/* One mark for each state, told apart by shape before colour: a tick, a ring of dashes, a cross, a bar. */
+/* One mark for each state, told apart by shape before colour: a tick, a ring of dashes, a cross, a bar; and one for each
+ * kind of step in a plan, which is no state yet and has the page's own colour: a plus, an arrow, a minus. */
 
 import { s } from "./dom.js";
 
@@ -11,6 +12,9 @@ const DRAWN = {
     s("path", { d: "M5.6 5.6l4.8 4.8M10.4 5.6l-4.8 4.8", class: "cut" }),
   ],
   absent: () => [s("circle", { cx: 8, cy: 8, r: 6.2, class: "ring" }), s("path", { d: "M5.3 8h5.4", class: "stroke" })],
+  create: () => [s("path", { d: "M8 3.2v9.6M3.2 8h9.6", class: "stroke" })],
+  modify: () => [s("path", { d: "M2.8 8h10M9.2 4.4L12.8 8l-3.6 3.6", class: "stroke" })],
+  delete: () => [s("path", { d: "M3.2 8h9.6", class: "stroke" })],
 };
 
 /** Return the mark of a state; it is decoration, the word stands beside it. */

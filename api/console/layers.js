@@ -24,11 +24,17 @@ export function layers(cidr, findings) {
     layer,
     name: NAMES[layer],
     state: said.state,
-    word: WORDS[layer][said.state] ?? said.state,
+    word: layer === "path" ? pathWord(cidr) : (WORDS[layer][said.state] ?? said.state),
     detail: said.detail ?? "",
     code: said.code ?? "",
     next_step: said.next_step || (said.state === "error" ? advice(cidr.cidr, said.code, findings) : ""),
   }));
+}
+
+/** What the probe says of a CIDR; without an answer it says nothing, which is not the same as not being asked. */
+export function pathWord(cidr) {
+  if (cidr.path.state === "absent" && cidr.probe) return "not known now";
+  return WORDS.path[cidr.path.state] ?? cidr.path.state;
 }
 
 /** What to do about `code` at `cidr`, from the findings of the status; "" where nothing is said. */

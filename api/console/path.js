@@ -1,7 +1,7 @@
 /* The way of a packet as a picture's content: nodes and lines with a state each, and the same in sentences. Pure. */
 
 import { milliseconds, rate } from "./format.js";
-import { worst } from "./layers.js";
+import { pathWord, worst } from "./layers.js";
 
 const LINK = { up: "ok", connecting: "pending", down: "error" };
 
@@ -36,7 +36,7 @@ function branch(link, cidrs, samples) {
     label: state === "ok" ? `up, ${milliseconds(link.rtt_ms)}` : link.state,
     under: state === "ok" ? flow(samples) : link.code,
     far: { title: `Far site ${link.name}`, lines: [link.server || "no server", link.peer ? `tunnel ${link.peer}` : ""] },
-    cidrs: cidrs.map((cidr) => ({ cidr: cidr.cidr, state: cidr.path.state, label: said(cidr.path.state) })),
+    cidrs: cidrs.map((cidr) => ({ cidr: cidr.cidr, state: cidr.path.state, label: `path: ${pathWord(cidr)}` })),
   };
 }
 
@@ -47,10 +47,6 @@ function flow(samples) {
 /** "6.56 Mbit/s" -> "6.56M", where there is little room. */
 function short(bps) {
   return rate(bps).replace("bit/s", "").replace(" ", "");
-}
-
-function said(state) {
-  return { ok: "pods answer", error: "no answer", pending: "asking" }[state] ?? "not probed";
 }
 
 function tables(status) {

@@ -10,19 +10,21 @@ const WORD = { ok: "OK", degraded: "Degraded", broken: "Broken" };
 
 export function mount() {
   const section = byId("verdict");
-  subscribe(({ status }) => {
+  subscribe(({ status, reachable }) => {
     if (!status) return;
-    if (status.refused) return show(section, { level: "broken", ...status.refused[0] }, []);
-    return show(section, status.verdict, status.findings);
+    if (status.refused) show(section, { level: "broken", ...status.refused[0] }, [], reachable);
+    else show(section, status.verdict, status.findings, reachable);
   });
 }
 
-function show(section, verdict, findings) {
+/** What was heard before the daemon fell silent is told as that, and in no colour. */
+function show(section, verdict, findings, fresh) {
   section.removeAttribute("aria-busy");
-  section.dataset.level = verdict.level;
+  section.dataset.level = fresh ? verdict.level : "old";
   document.title = `${verdict.level === "ok" ? "" : `${verdict.level}: `}Nexthop`;
-  when(byId("verdict-mark"), verdict.level, () => icon(MARK[verdict.level] ?? "error", 32));
-  const word = WORD[verdict.level] ?? verdict.level;
+  const mark = fresh ? (MARK[verdict.level] ?? "error") : "absent";
+  when(byId("verdict-mark"), mark, () => icon(mark, 32));
+  const word = `${fresh ? "" : "Last heard: "}${WORD[verdict.level] ?? verdict.level}`;
   when(byId("verdict-title"), [word, verdict.text], () => [h("span", { class: "level" }, `${word}: `), ...prose(verdict.text)]);
   when(byId("verdict-step"), verdict.next_step, () => (verdict.next_step ? prose(sentence(verdict.next_step)) : null));
   const more = findings.length > 1 ? findings : [];

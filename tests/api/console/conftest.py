@@ -29,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs chromium: apt install chromium, or ./run test"))
 
 
+def wanted_pictures() -> bool:
+    """Whether this run is to renew the pictures in docs/."""
+    return bool(os.environ.get("NEXTHOP_PICTURES"))
+
+
 @dataclass
 class Screen:
     """A page, what it wrote to its console, and whom else it asked.
@@ -72,7 +77,7 @@ class Screen:
 
     def picture(self, name: str, *, whole: bool = True) -> None:
         """Keep a picture in docs/ where NEXTHOP_PICTURES says so; a plain test run leaves the tree as it is."""
-        if os.environ.get("NEXTHOP_PICTURES"):
+        if wanted_pictures():
             PICTURES.mkdir(exist_ok=True)
             self.page.screenshot(path=PICTURES / f"{name}.png", full_page=whole)
 

@@ -159,7 +159,9 @@ def _changing(made: FastAPI, played: Played) -> None:
         played.bodies.append(body)
         played.headers.append(dict(request.headers))
         if request.query_params.get("dry_run"):
-            return JSONResponse(*reversed(played.dry({"cidr": rest.removeprefix("cidrs/"), **body})))
+            return JSONResponse(
+                *reversed(played.dry({"cidr": rest.removeprefix("cidrs/"), "method": request.method, **body}))
+            )
         if played.refusal:
             return JSONResponse(*reversed(played.refusal))
         return JSONResponse({})

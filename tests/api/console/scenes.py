@@ -214,14 +214,12 @@ def plan(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         }
         title = f"{name} cannot be carried"
         return 422, {"code": "cidr-refused", "title": title, "detail": reason["text"], "reasons": [reason]}
-    steps = [
-        {
-            "action": "create",
-            "cidr": name,
-            "table": table,
-            "now": "no entry",
-            "text": "an entry to this instance is made",
-        }
-        for table in (TABLE, MORE)
-    ]
+    if body.get("method") == "DELETE":
+        steps = [_step("delete", name, table, "our entry is removed") for table in (TABLE, MORE)]
+    else:
+        steps = [_step("create", name, table, "an entry to this instance is made") for table in (TABLE, MORE)]
     return 200, {**cidr(name), "plan": steps, "warnings": []}
+
+
+def _step(action: str, name: str, table: str, text: str) -> dict[str, str]:
+    return {"action": action, "cidr": name, "table": table, "now": "no entry", "text": text}
