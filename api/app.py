@@ -2,7 +2,7 @@
 
     /v1/cidrs  /v1/links  /v1/traffic  /v1/status  /v1/explain  /v1/history  /v1/events
     /v1/routes  /v1/plan  /v1/doctor  /v1/ram-policy  /v1/strays  /v1/restore  /v1/tokens  /v1/session
-    /livez  /readyz  /console/
+    /livez  /readyz  /metrics  /v1/support-bundle  /console/
 
 Routers read and refuse; what may be decided is decided in `appliance`. Every error is problem+json (`api.problem`), and
 who may ask at all is decided before any router is asked (`api.access`).
@@ -18,12 +18,15 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from api import (
+    bundle,
     cidrs,
     cloud,
     events,
     explain,
     history,
     links,
+    metrics,
+    openapi,
     problem,
     static,
     status,
@@ -66,8 +69,11 @@ def create_app(parts: Parts) -> FastAPI:
     every = problem.responses(400, 401, 403, 408, 413, 421, 422, 429, 503)
     for each in (cloud, cidrs, events, explain, history, links, status, tables, tokens, traffic, upkeep):
         app.include_router(each.router(parts), responses=every)
+    app.include_router(bundle.router(parts, app), responses=every)
+    app.include_router(metrics.router(parts), responses=every)
     app.include_router(status.health(parts), responses=problem.responses(400, 408, 413, 421, 429, 503))
     app.include_router(static.router())
+    app.openapi = openapi.describe(app)  # type: ignore[method-assign]
     return app
 
 

@@ -12,6 +12,8 @@ from api.schema import TAKEN
 from appliance.model import Network
 from appliance.options import BadOption, Target, parse_mss, parse_target, parse_when_down
 
+CIDR_PATTERN = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*)/[0-9]{1,3}$"
+"""For the document only: who spells it wrong gets a better answer from us than from a pattern."""
 LONGEST = 64  # characters; the longest CIDR has 43
 
 Via = Annotated[str | None, Field(max_length=LONGEST, examples=["hk"])]
@@ -28,7 +30,7 @@ class Change:
 
     via: Via = None
     """The link that carries it."""
-    snat: StrictBool | None = None
+    snat: Annotated[StrictBool | None, Field(examples=[True])] = None
     """Whether what enters the tunnel is masqueraded, so that the far end needs no route back."""
     comment: Comment = None
     """A note for those who come after you, on one line."""
@@ -53,7 +55,9 @@ class WholeCidr(Change):
 class NewCidr(Change):
     """The body of POST /v1/cidrs. `via` may be left out where there is exactly one link."""
 
-    cidr: Annotated[str, Field(max_length=LONGEST, examples=["10.244.0.0/16"])]
+    cidr: Annotated[
+        str, Field(max_length=LONGEST, examples=["10.244.0.0/16"], json_schema_extra={"pattern": CIDR_PATTERN})
+    ]
     """The network to carry, as ADDRESS/LENGTH."""
 
 

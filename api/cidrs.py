@@ -101,7 +101,7 @@ def _reading(routes: APIRouter, parts: Parts) -> None:
         more = str(page[-1].intent.network) if len(found) > limit else None
         return CidrList(tuple(resource(each) for each in page), more)
 
-    @routes.get("/v1/cidrs/{cidr:path}", responses=responses(404, 503))
+    @routes.get("/v1/cidrs/{cidr:cidr}", responses=responses(404, 503))
     async def show(cidr: CidrPath, response: Response) -> CidrResource:
         """Show one CIDR."""
         intent = known(parts, network_of(cidr))
@@ -140,7 +140,7 @@ def _asking(routes: APIRouter, parts: Parts) -> None:
         made: CidrResource = await once.do(request, response, key, work)
         return made
 
-    @routes.put("/v1/cidrs/{cidr:path}", responses={201: {"model": CidrResource}, **responses(412, 503)})
+    @routes.put("/v1/cidrs/{cidr:cidr}", responses={201: {"model": CidrResource}, **responses(412, 503)})
     async def replace_or_add(
         cidr: CidrPath,
         asked: WholeCidr,
@@ -165,7 +165,7 @@ def _asking(routes: APIRouter, parts: Parts) -> None:
 
 
 def _changing(routes: APIRouter, parts: Parts) -> None:
-    @routes.patch("/v1/cidrs/{cidr:path}", responses=responses(404, 409, 412, 503))
+    @routes.patch("/v1/cidrs/{cidr:cidr}", responses=responses(404, 409, 412, 503))
     async def change(
         cidr: CidrPath,
         asked: Change,
@@ -184,7 +184,7 @@ def _changing(routes: APIRouter, parts: Parts) -> None:
         parts.store.put(intent, who=who)
         return _tagged(response, resource(status_with(parts, known(parts, network), reasons)))
 
-    @routes.delete("/v1/cidrs/{cidr:path}", status_code=202, responses=responses(404, 412, 503))
+    @routes.delete("/v1/cidrs/{cidr:cidr}", status_code=202, responses=responses(404, 412, 503))
     async def rm(
         cidr: CidrPath,
         who: Who,

@@ -162,7 +162,7 @@ def _looking(routes: APIRouter, parts: Parts) -> None:
 def _acting(routes: APIRouter, parts: Parts) -> None:
     """Add what touches entries that nobody asked for."""
 
-    @routes.post("/v1/cidrs/{cidr:path}/adopt", responses=responses(404, 409, 422, 502, 503))
+    @routes.post("/v1/cidrs/{cidr:cidr}/adopt", responses=responses(404, 409, 422, 502, 503))
     async def adopt(cidr: CidrPath, who: Who) -> CidrResource:
         """Make the entry that somebody else has for this CIDR ours, in place."""
         network = network_of(cidr)
@@ -179,7 +179,7 @@ def _acting(routes: APIRouter, parts: Parts) -> None:
             raise _failed(error) from None
         return resource(status_of(parts, intent))
 
-    @routes.delete("/v1/strays/{cidr:path}", status_code=202, responses=responses(404, 409, 422, 503))
+    @routes.delete("/v1/strays/{cidr:cidr}", status_code=202, responses=responses(404, 409, 422, 503))
     async def remove_stray(cidr: CidrPath, who: Who) -> StrayResource:
         """Let go of an entry with our mark that nobody asked for."""
         network = network_of(cidr)

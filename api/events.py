@@ -98,13 +98,23 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/v1/events", response_class=JSONResponse, responses=described | responses(503))
     async def events(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=_PAGE, description="How many lines at most; not for a stream.")] = 100,
+        limit: Annotated[
+            int, Query(ge=1, le=_PAGE, description="How many lines at most; not for a stream.", examples=[20])
+        ] = 100,
         after: Annotated[
-            int | None, Query(ge=0, le=2**53, description="Only lines that follow this one; without: the last ones.")
+            int | None,
+            Query(
+                ge=0, le=2**53, description="Only lines that follow this one; without: the last ones.", examples=[42]
+            ),
         ] = None,
         last_event_id: Annotated[
             str | None,
-            Header(alias="Last-Event-ID", max_length=20, description="For a stream: go on after this line."),
+            Header(
+                alias="Last-Event-ID",
+                max_length=20,
+                description="For a stream: go on after this line.",
+                examples=["42"],
+            ),
         ] = None,
     ) -> Response:
         """Show the history, newest last; or, for `Accept: text/event-stream`, follow it live."""

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic.dataclasses import dataclass
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from api.schema import SHOWN
 
@@ -150,10 +151,24 @@ def _field(item: Mapping[str, Any]) -> Reason:
     return Reason("invalid", f"{where!r}: {item['msg']}", "")
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code, title = _HTTP.get(error.status_code, ("http", "The request was refused"))
-    return answer(Problem(error.status_code, code, title), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return answer(Problem(error.status_code, code, title), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return what a path takes, all its routes together; the router knows only the first that it met."""
+    found = {
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return sorted(found)
 
 
 async def _internal(_request: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 MOST: Final = 256  # connections to one listener
 _ARRIVES_SECONDS: Final = 15.0
 _TAKES_SECONDS: Final = 30.0
+_LINGERS_SECONDS: Final = 0.5  # an answer is lost where the connection is closed with something unread
 _UCRED: Final = struct.Struct("3i")  # unix(7): pid, uid, gid
 
 
@@ -37,6 +38,7 @@ class Guarded(H11Protocol):
         super().__init__(*args, **options)
         self._arriving: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
+        self._deaf = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Note whose it is; refuse it where there are too many."""
@@ -55,6 +57,8 @@ class Guarded(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take data; the time that a request has begins with its first byte."""
+        if self._deaf:
+            return
         if self._arriving is None:
             self._arriving = self.loop.call_later(self.arrives, self._too_slow)
         super().data_received(data)
@@ -111,7 +115,8 @@ class Guarded(H11Protocol):
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.close()
+        self._deaf = True
+        self.loop.call_later(_LINGERS_SECONDS, self.transport.close)
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

@@ -12,7 +12,9 @@ from typing import Annotated, Final
 
 from fastapi import Path
 from pydantic.dataclasses import dataclass
+from starlette.convertors import Convertor, register_url_convertor
 
+from api.bodies import CIDR_PATTERN, LONGEST
 from api.parts import Parts, known_facts
 from api.problem import Problem, Reason
 from api.schema import SHOWN
@@ -21,11 +23,29 @@ from appliance.model import BadCidr, Intent, Network, parse_cidr
 from appliance.options import mss_text
 from appliance.status import CidrStatus, Layer
 
-LONGEST: Final = 64  # characters; the longest CIDR has 43
-
 CidrPath = Annotated[
-    str, Path(description="The CIDR itself, its slash as it is or as %2F.", examples=["10.244.0.0/16"])
+    str,
+    Path(
+        description="The CIDR itself, its slash as it is or as %2F.",
+        examples=["10.244.0.0/16"],
+        json_schema_extra={"pattern": CIDR_PATTERN},
+    ),
 ]
+
+
+class _CidrConvertor(Convertor[str]):
+    """What stands for a CIDR in a path: anything, slashes too, except for what is asked of one."""
+
+    regex = r".*(?<!/adopt)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("cidr", _CidrConvertor())
 
 
 @dataclass(frozen=True, slots=True, config=SHOWN)

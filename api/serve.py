@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -24,9 +25,9 @@ from api import log as logs
 from appliance.config import DEFAULT_PATH, CloudConfig, Config, ConfigError, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from api.parts import Parts
+    from api.parts import About, Parts
     from appliance.attract import Connect
     from appliance.forward import Forward
     from appliance.intent import IntentStore
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from appliance.kernel.route import Routes
     from appliance.links import Links
     from cloud.provider import Provider
+    from cloud.tally import Tally
 
 log = logging.getLogger("api.serve")  # also as __main__
 
@@ -53,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     for each in (signal.SIGTERM, signal.SIGINT):  # until the event loop has the one handler
         signal.signal(each, lambda *_: sys.exit(0))
     options = _options(argv)
-    logs.install(verbose=options.verbose)
+    lines = logs.install(verbose=options.verbose)
     try:
         config = load(options.config)
-        asyncio.run(run(config))
+        asyncio.run(run(config, options.config, lines))
     except ConfigError as error:
         _end(str(error), EXIT_CONFIG)
     except CannotStart as error:
@@ -86,11 +88,12 @@ def _end(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-async def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT; raise `CannotStart`."""
+async def run(config: Config, source: Path | None = None, lines: Collection[str] = ()) -> None:
+    """Serve until SIGTERM or SIGINT; raise `CannotStart`. `source`: the file; `lines`: the last ones of the log."""
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    from api.parts import About  # noqa: PLC0415
     from appliance.intent import IntentStore  # noqa: PLC0415  (a config error need not wait for all these)
     from appliance.kernel.route import Routes  # noqa: PLC0415
     from appliance.links import Links  # noqa: PLC0415
@@ -103,12 +106,19 @@ async def run(config: Config) -> None:
         routes = await stack.enter_async_context(Routes())
         chosen = await _firewall(config, stop)
         if chosen is not None:
-            await _serve(config, stop, store, links, routes, chosen)
+            await _serve(config, stop, store, links, routes, chosen, About(config=source), lines)
     await _last_calls()
 
 
 async def _serve(
-    config: Config, stop: asyncio.Event, store: IntentStore, links: Links, routes: Routes, chosen: Chosen
+    config: Config,
+    stop: asyncio.Event,
+    store: IntentStore,
+    links: Links,
+    routes: Routes,
+    chosen: Chosen,
+    about: About,
+    lines: Collection[str],
 ) -> None:
     """Run the loops and the API side by side until `stop`."""
     from api.parts import Parts  # noqa: PLC0415
@@ -119,9 +129,12 @@ async def _serve(
     from appliance.linkwatch import LinkWatch  # noqa: PLC0415
     from appliance.paths import Paths  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
+    from appliance.timing import Timings  # noqa: PLC0415
+    from cloud.tally import Tally  # noqa: PLC0415
 
-    forward = Forward(store, links, routes, chosen)
-    connect = provider_of(config.cloud)
+    timings, calls = Timings(), Tally()
+    forward = Forward(store, links, routes, chosen, timed=partial(timings.note, "kernel"))
+    connect = provider_of(config.cloud, calls)
     paths = Paths(links, store)
     watch = LinkWatch(paths, store, forward.repaired)
     attract = Attract(
@@ -132,6 +145,7 @@ async def _serve(
         name=config.cloud.provider,
         resync=config.cloud.resync_seconds,
         withhold=watch.withhold,
+        timed=partial(timings.note, "cloud"),
     )
     watch.on_change(attract.wake)
     async with asyncio.TaskGroup() as tasks:
@@ -144,7 +158,21 @@ async def _serve(
         ]
         await _first_pass(forward, stop)
         try:
-            await _api(config, stop, Parts(store, links, forward, attract, connect is not None, paths, stop=stop))
+            known = connect is not None
+            parts = Parts(
+                store,
+                links,
+                forward,
+                attract,
+                known,
+                paths,
+                about=about,
+                stop=stop,
+                timings=timings,
+                calls=calls,
+                log=lines,
+            )
+            await _api(config, stop, parts)
         finally:
             for each in loops:
                 each.cancel()
@@ -170,7 +198,7 @@ async def _api(config: Config, stop: asyncio.Event, parts: Parts) -> None:
     except OSError as error:
         raise CannotStart(f"cannot listen on {path}: {error}: set [paths] run in nexthop.toml") from None
     ours = identity(path)
-    parts = replace(parts, about=about(config, fingerprint))
+    parts = replace(parts, about=about(config, fingerprint, parts.about.config))
 
     def ready() -> None:
         log.info("the API listens on %s", path)
@@ -225,7 +253,7 @@ async def _firewall(config: Config, stop: asyncio.Event) -> Chosen | None:
     return None if stop.is_set() else chosen
 
 
-def provider_of(cloud: CloudConfig) -> Connect | None:
+def provider_of(cloud: CloudConfig, calls: Tally | None = None) -> Connect | None:
     """Return what finds the cloud, None where none is configured. The SDK is imported when it is first asked."""
     if cloud.provider == "none":
         return None
@@ -243,6 +271,7 @@ def provider_of(cloud: CloudConfig) -> Connect | None:
             appliance_id=cloud.appliance_id,
             credentials=cloud.credentials,
             quota=Quota(cloud.route_quota, cloud.route_reserve),
+            tally=calls,
         )
 
     return connect

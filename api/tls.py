@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.certificate import BadCertificate, identity, own
@@ -35,25 +36,39 @@ def listen(config: Config) -> tuple[Tls | None, str]:
         raise Unusable(str(error)) from None
     except OSError as error:
         raise Unusable(f"the API's certificate cannot be made: {error}: free or mend the state directory") from None
-    address, _, port = api.listen.rpartition(":")
-    address = address.strip("[]")
-    listener = socket.socket(socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, int(port)))
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)  # noqa: FBT003  (the socket's own signature)
+        listener = bound(api.listen)
     except OSError as error:
-        listener.close()
         raise Unusable(f"cannot listen on {api.listen}: {error.strerror}: set [api] listen in nexthop.toml") from None
     return Tls(listener, known.context), known.fingerprint
 
 
-def about(config: Config, fingerprint: str) -> About:
+def bound(listen: str) -> socket.socket:
+    """Return a socket that listens on ADDRESS:PORT; raise `OSError`."""
+    address, _, port = listen.rpartition(":")
+    address = address.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Head and body are two writes: with Nagle's algorithm the second waits 40 ms for the client's delayed ACK.
+        # What is accepted inherits it; asyncio sets it only where the socket was made with IPPROTO_TCP.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((address, int(port)))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)  # noqa: FBT003  (the socket's own signature)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def about(config: Config, fingerprint: str, source: Path | None) -> About:
     """Return what the daemon says of itself."""
     from api.app import version  # noqa: PLC0415
 
-    return About(version(), config.api.listen, fingerprint, names(config))
+    files = (config.api.key, Path(config.cloud.credentials) if config.cloud.credentials.startswith("/") else None)
+    secrets = tuple(each for each in files if each is not None)
+    return About(version(), config.api.listen, fingerprint, names(config), source, secrets)
 
 
 def names(config: Config) -> tuple[str, ...]:

@@ -112,7 +112,9 @@ class Attract:
         resync: float = 60.0,
         first_retry: float = _FIRST_RETRY,
         jitter: Callable[[], float] = random.random,
+        timed: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        self._timed = timed
         self._store = store
         self._connect = connect
         self._carrier = carrier
@@ -213,7 +215,9 @@ class Attract:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
+            began = loop.time()
             again = await self._attempt(loop.time)
+            self._timed(loop.time() - began)
             if (wait := self._retry.wait(loop.time())) > 0:
                 await asyncio.sleep(wait)
             elif not again:

@@ -53,7 +53,9 @@ class Forward:
         sysctls: Sysctls = keep_sysctls,
         pace: Pace = Pace(),
         jitter: Callable[[], float] = random.random,
+        timed: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        self._timed = timed
         self._store = store
         self._links = links
         self._routes = routes
@@ -132,7 +134,9 @@ class Forward:
             loop = asyncio.get_running_loop()
             while True:
                 self._wake.clear()
-                await self._attempt(loop.time())
+                began = loop.time()
+                await self._attempt(began)
+                self._timed(loop.time() - began)
                 if (wait := self._retry.wait(loop.time())) > 0:
                     await asyncio.sleep(wait)  # events do not cut it short: our own failing writes make some
                 else:

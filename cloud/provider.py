@@ -106,9 +106,9 @@ class Vpc:
     instance_id: str
     private_ip: IPv4Address
     tables: tuple[str, ...]  # the route tables that we program
-    bypassed: tuple[tuple[str, str], ...] = ()  # (vSwitch id, its table) where that table is none of them
     uses: tuple[tuple[str, str], ...] = ()  # (vSwitch id, the route table that it uses)
     kinds: tuple[tuple[str, str], ...] = ()  # (route table, "system" or "custom"), as far as it is known
+    bypassed: tuple[tuple[str, str], ...] = ()  # (vSwitch id, its table) where that table is none of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,9 @@ class AliyunProvider:
             instance_id=self.identity.instance_id,
             private_ip=self.identity.private_ip,
             tables=tables,
-            bypassed=bypassed(places, tables),
             uses=tuple((each.vswitch, each.table) for each in places),
             kinds=tuple(dict.fromkeys((each.table, each.kind) for each in places if each.kind)),
+            bypassed=bypassed(places, tables),
         )
         return Observation(vpc, tuple(entries), self.quota, time.time())
 

@@ -19,7 +19,7 @@ def status(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT00
         from api import render  # noqa: PLC0415
 
         render.status(answer, time.time())
-    if answer["verdict"] != "ok":
+    if answer["verdict"]["level"] != "ok":
         raise typer.Exit(EXIT_FAILED)
 
 

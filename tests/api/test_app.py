@@ -27,6 +27,8 @@ def test_every_endpoint_is_described(appliance: Appliance) -> None:
         "/v1/traffic": ["get"],
         "/v1/status": ["get"],
         "/livez": ["get"],
+        "/metrics": ["get"],
+        "/v1/support-bundle": ["get"],
         "/readyz": ["get"],
     }
     for methods in document["paths"].values():
