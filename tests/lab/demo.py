@@ -18,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from api.client import Failed as CallFailed
 from tests.lab import ground, topology
 from tests.lab.lab import Lab
 from tests.lab.space import Failed
@@ -82,7 +83,7 @@ def run(*, keep: bool = False, ready: int | None = None) -> int:
         say(f"lab {lab.id}: {len(lab.spaces)} machines, network namespaces nh{lab.id}-*, built in {built:.1f} s\n")
         held, table, story = tell(lab)
         if held and keep:
-            add_cidrs(lab)
+            _enliven(lab)
         show(table, story)
         verdict = f"all {len(table)} held" if held else f"step {len(table)} did not hold"
         say(f"\n{verdict}, {time.monotonic() - begin:.0f} s")
@@ -92,7 +93,26 @@ def run(*, keep: bool = False, ready: int | None = None) -> int:
     return 0 if held else 1
 
 
+def _enliven(lab: Lab) -> None:
+    """See to it that there is something to see: both CIDRs, a probe through the tunnel, traffic."""
+    add_cidrs(lab)
+    pods = {"comment": "pods", "probe": f"tcp:{topology.PODS['pod1']}:80"}
+    lab.api("PATCH", f"/v1/cidrs/{topology.POD_CIDR}", pods)
+    lab.api("PATCH", f"/v1/cidrs/{topology.SERVICE_CIDR}", {"comment": "services"})
+    lab.start_visitor()
+
+
+def _console(lab: Lab) -> str:
+    """Return where the console is and a token for it, or that there is none: a step may have failed at the daemon."""
+    try:
+        token = lab.token("console", "write")
+    except CallFailed as failed:
+        return f"none: {failed}"
+    return f"{lab.open_console(8443)}\n  token: {token}"
+
+
 def _look_around(lab: Lab) -> None:
+    """Say where to look."""
     inside = f"ip netns exec nh{lab.id}"
     say(f"""
 It is still up, with both CIDRs in. Look around:
@@ -102,6 +122,8 @@ It is still up, with both CIDRs in. Look around:
   {inside}-appliance {lab.place("appliance")}/nexthop status
   {inside}-appliance tcpdump -ni tun-hk
   ls {lab.directory}/log {lab.place("appliance")}/log
+The console, with live traffic (its certificate is the lab's own, so the browser asks once):
+  {_console(lab)}
 Take it down:
   ./run demo --down {lab.id}""")
 

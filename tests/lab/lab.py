@@ -17,6 +17,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -129,6 +130,34 @@ class Lab:
         self._shortcut(place)
         self._supervise("appliance")
         self.wait_for_api()
+
+    def open_console(self, port: int = 0) -> str:
+        """Make the console reachable from this machine's own browser, and return its address.
+
+        A door on the loopback of the root namespace leads to the appliance's TLS listener and is shut with the lab;
+        where `port` is taken, another one is.
+        """
+        with socket.socket() as door:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                door.bind(("127.0.0.1", port))
+            except OSError:
+                door.bind(("127.0.0.1", 0))
+            door.listen(64)
+            handed = (str(door.fileno()), str(programs.API_PORT))
+            argv = (*PYTHON, "tests.lab.door", *handed)
+            self.processes["door"] = self["appliance"].start("door", *argv, hand=(door.fileno(),))
+            return f"https://127.0.0.1:{door.getsockname()[1]}"
+
+    def token(self, name: str, scope: str) -> str:
+        """Return a fresh token for the API."""
+        return str(self.api("POST", "/v1/tokens", {"name": name, "scope": scope})["token"])
+
+    def start_visitor(self) -> None:
+        """Let host1 fetch from the pods for as long as the lab is up, so that there is something to see."""
+        for pod in topology.PODS:
+            (self.place(pod) / "html" / "blob").write_bytes(bytes(256 * 1024))
+        self.start("host1", "visitor", *PYTHON, "tests.lab.visitor", *topology.PODS.values())
 
     def wait_for_api(self) -> None:
         """Return when the daemon answers."""

@@ -55,8 +55,13 @@ class Space:
         """Run a script with /bin/sh and return its standard output."""
         return self.run("sh", "-eu", "-c", script, check=check).stdout
 
-    def start(self, label: str, *argv: str, stdout: int | None = None) -> subprocess.Popen[str]:
-        """Start a program that stays; what it prints goes to LOGS/LABEL.log, or to a pipe where `stdout` says so."""
+    def start(
+        self, label: str, *argv: str, stdout: int | None = None, hand: tuple[int, ...] = ()
+    ) -> subprocess.Popen[str]:
+        """Start a program that stays; what it prints goes to LOGS/LABEL.log, or to a pipe where `stdout` says so.
+
+        It is handed the open descriptors `hand` beside, under the same numbers.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
         with (self.logs / f"{label}.log").open("a") as log:
             return subprocess.Popen(
@@ -66,6 +71,7 @@ class Space:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                pass_fds=hand,
                 cwd=ROOT,
                 env=environment(),
             )
