@@ -18,15 +18,22 @@ from typing import Any
 from . import keys
 from .allow import Sources
 from .buffers import Pool
+from .copies import Ticket, Tickets
 from .datagram import Datagram
 from .liveness import DEAD_AFTER, Liveness
 from .session import Mode
-from .stream import Stream
+from .stream import LONG, Stream
 
 Channel = Stream | Datagram
 
 _DATAGRAM_PROBE: float = 0.25
 """Seconds: the datagram channel's probes also carry what shrinks units under loss."""
+
+
+_LOSSY: float = 0.001
+_SAMPLE: float = 500
+_LOOK_EVERY: float = 0.1
+"""Copies are made on a line that is long and loses such a share of segments, or has not yet carried so many."""
 
 
 class Session:
@@ -43,6 +50,8 @@ class Session:
         self._slots: list[Stream | None] = [None] * message["connections"]
         self._numbers: dict[Stream, int] = {}
         self._connect_by = now + DEAD_AFTER
+        self._tickets = Tickets()
+        self._copies, self._look_at = False, 0.0
 
     def put(self, number: int, stream: Stream) -> Stream | None:
         """Take in a connection; return the one that it takes over from."""
@@ -75,6 +84,28 @@ class Session:
         slots = self._slots
         return slots[flow % len(slots)] or next(iter(self._numbers), None)
 
+    def spread(
+        self, flow: int, outlet: object, length: int, now: float
+    ) -> tuple[Ticket | None, tuple[Channel, ...]] | None:
+        """Return the connections that copies of a TCP packet go over, and its ticket.
+
+        Without a ticket it goes one way that is its own; with None, where `choose` says.
+        """
+        if outlet is self.datagram or len(self._numbers) <= 1 or not (self._lossy(now) or flow in self._tickets):
+            return None
+        if (ticket := self._tickets.draw(flow, length, now)) is not None:
+            return ticket, tuple(self._numbers)
+        return None, (self._tickets.way(flow, self._numbers, _rate, now),)
+
+    def _lossy(self, now: float) -> bool:
+        """Tell whether the line is long and loses segments, or may."""
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            sent, again = (sum(getattr(one, what) for one in self._numbers) for what in ("sent", "sent_again"))
+            long = any(one.rtt >= LONG for one in self._numbers)
+            self._copies = long and (sent < _SAMPLE or again > _LOSSY * sent)
+        return self._copies
+
     def state(self) -> dict[str, object]:
         """Return what the control socket tells of the channels."""
         alive = [channel.liveness.rtt for channel in self.channels() if channel.liveness.rtt is not None]
@@ -97,3 +128,7 @@ class Session:
     def dead(self, now: float) -> bool:
         """Return whether nothing carries, and nothing will."""
         return not self._numbers and now >= self._connect_by and not self.datagram.usable
+
+
+def _rate(stream: Stream) -> float:
+    return stream.rate

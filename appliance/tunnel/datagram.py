@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from . import frame, keys, segment, unit, virtio
-from .buffers import Batch, Pool, Queue
+from .buffers import Batch, Pool
+from .fairqueue import FairQueue
 from .liveness import Liveness
 
 _SOL_UDP: Final = 17
@@ -64,7 +65,7 @@ class Datagram:
         mtu: int = 1500,
         gso: bool = True,
     ) -> None:
-        self.queue = Queue(pool)
+        self.queue = FairQueue(pool, counters)
         self.liveness = liveness
         self.fd = -1
         self._sock: socket.socket | None = None
@@ -155,9 +156,9 @@ class Datagram:
             self._seal(kind, plain)
             return True
         while (part := next(self._units, None)) is None:
-            if not len(self.queue):
+            if (batch := self.queue.pop(time.monotonic())) is None:
                 return False
-            self._units = self._units_of(self.queue.pop())
+            self._units = self._units_of(batch)
         self._seal(frame.Kind.DATA, part)
         return True
 

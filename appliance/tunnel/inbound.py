@@ -1,6 +1,6 @@
 """Channel -> TUN: opened batches come apart into packets, and those that the peer may send go to the kernel. Thin.
 
-1. cut the batch into packets
+1. cut the batch into packets, and leave out copies of what came before
 2. look at the source, once for a super-packet
 3. rebuild the virtio header from the packet, and write both
 
@@ -15,6 +15,7 @@ from collections import Counter
 
 from . import frame, virtio
 from .allow import Sources
+from .copies import Seen
 
 
 class Inbound:
@@ -23,11 +24,17 @@ class Inbound:
     def __init__(self, device: int, counters: Counter[str]) -> None:
         self._device, self._counters = device, counters
         self._header = bytearray(virtio.PLAIN)
+        self._seen = Seen()
 
     def deliver(self, batch: memoryview, sources: Sources) -> None:
         """Write a batch's packets; raise `RemoteProtocolError` if it is none."""
         count, header = self._counters, self._header
         for shape, segment, packet in frame.packets(batch):
+            if shape & frame.COPY:
+                if len(packet) < frame.TICKET.size or not self._seen.first(frame.TICKET.unpack_from(packet)):
+                    count["rx_copies"] += 1
+                    continue
+                packet = packet[frame.TICKET.size :]  # noqa: PLW2901
             try:
                 virtio.rebuild(shape, segment, packet, header)
                 if not sources.permit(packet):

@@ -124,7 +124,7 @@ class Worker:
             return
         sealer = keys.Sealer(session.keys, session.direction, number)
         opener = keys.Opener(session.keys, session.direction.opposite, number)
-        stream = Stream(sock, sealer, opener, self._pool, Liveness(time.monotonic()))
+        stream = Stream(sock, sealer, opener, self._pool, Liveness(time.monotonic()), self._counters)
         if (old := session.put(number, stream)) is not None:
             self._close(old)
         self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_channel(stream, events))
@@ -206,7 +206,7 @@ class Worker:
             if (session := self._session) is None:
                 return
             try:
-                more = self._outbound.fill(session.choose, now)
+                more = self._outbound.fill(session, now)
             except DeviceBroke as error:
                 self._over(str(error))
                 return
@@ -239,7 +239,7 @@ class Worker:
             self._inbound.deliver(plain, session.sources)
         elif kind == frame.Kind.PROBE:
             channel.say(frame.Kind.ECHO, bytes(plain))
-        else:
+        elif kind == frame.Kind.ECHO:
             channel.echoed(bytes(plain), time.monotonic())
             if not session.alive:
                 session.alive = True

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appliance.tunnel import buffers, frame, keys, virtio
 from appliance.tunnel.allow import Sources
+from appliance.tunnel.fairqueue import FairQueue
 from tests.bench.table import figure, grid
 
 if TYPE_CHECKING:
@@ -100,16 +102,16 @@ def _packing(size: int, count: int) -> Iterator[Step]:
     text = f"{count} packets of {_length(size)}"
     pool = buffers.Pool(keep=64)
 
-    def pack() -> buffers.Batch:
-        queue = buffers.Queue(pool)
+    def pack() -> buffers.Batch | None:
+        queue = FairQueue(pool, Counter())
         for _ in range(count):
             batch = pool.take()
             batch.put(virtio.SINGLE, 0, size, 0.0)
-            queue.put(batch, 0.0)
-        packed = queue.pop()
-        while len(queue):
-            pool.give(queue.pop())
-        pool.give(packed)
+            queue.put(batch, 1, 0.0)
+        packed = last = queue.pop(0.0)
+        while last is not None:
+            pool.give(last)
+            last = queue.pop(0.0)
         return packed
 
     yield Step(f"pack {text}", pack, size * count, count)

@@ -34,7 +34,7 @@ class End:
             batch: Batch = self.pool.take()
             batch.room[: len(packet)] = packet
             batch.put(0, 0, len(packet), 0.0)
-            self.channel.queue.put(batch, 0.0)
+            self.channel.queue.put(batch, 1, 0.0)
         self.flush()
 
     def flush(self) -> None:
