@@ -12,6 +12,7 @@ there is verified first, for the kernel will make a new one: damage must not bec
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -33,7 +34,7 @@ _LAST: Final = 0x09
 """FIN and PSH: only the last segment carries them."""
 
 _ALONE: Final = 0xE6
-"""CWR, ECE, URG, RST and SYN: what they say is about one packet. ECE is constant over a flow's window, but rare."""
+"""CWR, ECE, URG, RST and SYN: what they say is about one packet."""
 
 _UNFRAGMENTED: Final = 0xBFFF
 """Of the IPv4 flags and offset, all but don't-fragment."""
@@ -55,34 +56,23 @@ def coalesce(packets: Iterable[Packet]) -> Iterator[Merged]:
 
 
 class _Run:
-    """Packets that can be merged, at least one."""
+    """Packets that can be merged, at least one.
 
-    __slots__ = ("constant", "following", "headers", "last", "length", "packets", "protocol", "shape", "size", "v4")
+    The headers of the next one are known: as a number, the first one's plus so many steps, but for what `mask` hides.
+    """
+
+    __slots__ = ("expected", "headers", "last", "length", "mask", "packets", "protocol", "shape", "size", "step", "v4")
 
     def __init__(self, shape: int, packet: memoryview, v4: bool, protocol: int, headers: int) -> None:  # noqa: FBT001
         self.shape, self.v4, self.protocol, self.headers = shape, v4, protocol, headers
         self.packets = [packet]
         self.length, self.size = len(packet), len(packet) - headers
-        self.constant = self._constant(packet)
-        self.following = int.from_bytes(packet[24:28] if v4 else packet[44:48]) + self.size
+        self.mask = _mask(v4, protocol, headers)
+        self.step = 1 << 8 * (headers - 6) if v4 else 0
+        if protocol == _TCP:
+            self.step += self.size << 8 * (headers - (28 if v4 else 48))
+        self.expected = (int.from_bytes(packet[:headers]) & self.mask) + self.step
         self.last = False
-
-    def _constant(self, packet: memoryview) -> bytes:
-        """Return what must be the same in all packets; the flags of TCP are looked at aside."""
-        if self.v4:
-            common = bytes(packet[:2]) + bytes(packet[6:10]) + bytes(packet[12:24])
-            rest = 20
-        else:
-            common = bytes(packet[:4]) + bytes(packet[6:44])
-            rest = 40
-        if self.protocol == _UDP:
-            return common
-        return (
-            common
-            + bytes(packet[rest + 8 : rest + 13])
-            + bytes(packet[rest + 14 : rest + 16])
-            + bytes(packet[rest + 18 : self.headers])
-        )
 
     def add(self, shape: int, packet: memoryview) -> bool:
         """Take in one more packet; return whether it fits."""
@@ -93,34 +83,17 @@ class _Run:
             or not 0 < payload <= self.size
             or self.length + payload > _LARGEST
             or len(self.packets) == _MOST
-            or self._constant(packet) != self.constant
-        ):
-            return False
-        if (
-            not _sound_ip(packet, self.v4)
-            or not self._next(packet)
+            or int.from_bytes(packet[: self.headers]) & self.mask != self.expected
+            or not _sound_ip(packet, self.v4)
             or not _sound(packet, shape, self.protocol, self.v4)
         ):
             return False
-        self.last = payload < self.size or self._says_last(packet)
+        at = 33 if self.v4 else 53
+        self.last = payload < self.size or (self.protocol == _TCP and bool(packet[at] & _LAST))
         self.packets.append(packet)
         self.length += payload
-        self.following += payload
+        self.expected += self.step
         return True
-
-    def _next(self, packet: memoryview) -> bool:
-        """Tell whether the numbers that segmentation counts up say that this packet comes next."""
-        first, transport = self.packets[0], 20 if self.v4 else 40
-        if self.v4 and int.from_bytes(packet[4:6]) != (int.from_bytes(first[4:6]) + len(self.packets)) & 0xFFFF:
-            return False
-        if self.protocol == _UDP:
-            return True
-        if packet[transport + 13] & ~_LAST != first[transport + 13]:
-            return False
-        return int.from_bytes(packet[transport + 4 : transport + 8]) == self.following & 0xFFFFFFFF
-
-    def _says_last(self, packet: memoryview) -> bool:
-        return self.protocol == _TCP and bool(packet[33 if self.v4 else 53] & _LAST)
 
     def merged(self) -> Merged:
         """Return the super-packet; of a single packet, itself."""
@@ -146,6 +119,31 @@ class _Run:
         return virtio.UNSUMMED | kind, self.size, [memoryview(headers), *payloads]
 
 
+@functools.cache
+def _mask(v4: bool, protocol: int, headers: int) -> int:  # noqa: FBT001
+    """Return the bits of the headers that are the same in all packets, or are counted up."""
+    mask = bytearray(b"\xff" * headers)
+    if v4:
+        mask[2:4] = mask[10:12] = bytes(2)  # length, checksum
+    else:
+        mask[4:6] = bytes(2)
+    transport = 20 if v4 else 40
+    if protocol == _TCP:
+        mask[transport + 13] = ~_LAST & 0xFF
+        mask[transport + 16 : transport + 18] = bytes(2)
+    else:
+        mask[transport + 4 : transport + 8] = bytes(4)
+    return int.from_bytes(mask)
+
+
+def _wraps(packet: memoryview, v4: bool, protocol: int) -> bool:  # noqa: FBT001
+    """Tell whether what is counted up may begin anew within a run; then there is none."""
+    if v4 and int.from_bytes(packet[4:6]) > 0xFFFF - _MOST:
+        return True
+    at = 24 if v4 else 44
+    return protocol == _TCP and int.from_bytes(packet[at : at + 4]) > 0xFFFFFFFF - _LARGEST
+
+
 def _begin(shape: int, packet: memoryview) -> _Run | None:
     """Return a run that begins with this packet; None if nothing can be merged with it."""
     length = len(packet)
@@ -162,6 +160,8 @@ def _begin(shape: int, packet: memoryview) -> _Run | None:
         return None
     headers = transport + _transport_header(packet, protocol, transport)
     if not transport < headers < length or not _sound_ip(packet, v4) or not _sound(packet, shape, protocol, v4):
+        return None
+    if _wraps(packet, v4, protocol):
         return None
     return _Run(shape, packet, v4, protocol, headers)
 
