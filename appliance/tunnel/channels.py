@@ -123,6 +123,8 @@ class Session:
         deadlines = [stream.liveness.next_deadline() for stream in self._numbers]
         if self.datagram.fd >= 0:
             deadlines.append(self.datagram.liveness.next_probe())
+            if self.datagram.resume_at:
+                deadlines.append(self.datagram.resume_at)
         return min(deadlines, default=self._connect_by)
 
     def dead(self, now: float) -> bool:

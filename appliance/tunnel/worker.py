@@ -187,6 +187,8 @@ class Worker:
             if session.direction is keys.Direction.TO_SERVER and (sock := session.datagram.renewed(now)) is not None:
                 self._use(session, sock)
             self._probe(session, session.datagram, now)
+            if session.datagram.resume_at and now >= session.datagram.resume_at:
+                self._flush(session, session.datagram)
         if session.dead(now):
             self._over(SILENCE)
 

@@ -107,6 +107,14 @@ def test_a_peer_with_datagrams_of_another_size_is_understood():
     server.channel.close()
 
 
+def test_after_many_single_datagrams_joined_ones_are_still_understood(ends):
+    client, server = ends
+    for size in [100] * 50 + [60_000] * 3 + [100] * 50 + [9000]:
+        client.send(b"x" * size)
+        assert server.receive(1) == [(0, b"x" * size)]
+    assert not server.counters
+
+
 def test_a_stray_datagram_is_counted_and_nothing_else(ends):
     client, server = ends
     for stray in (b"", b"x", bytes(28), bytes(1200)):
