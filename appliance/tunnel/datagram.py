@@ -50,7 +50,7 @@ _MOST_RECEIVED: Final = 128
 """Datagrams in one read; the kernel joins no more than 64 KiB of them."""
 
 _ALONE: Final = 32
-"""Reads of one datagram each after which no memory is laid out for more: where nothing joins them, that is what costs."""
+"""Reads of one datagram each after which no memory is laid out for more: what nobody joins should not cost that."""
 
 _REPORT: Final = struct.Struct("!QQ")
 _PIECES: Final = 2
@@ -85,6 +85,9 @@ class Datagram:
         self._plain = memoryview(bytearray(unit.LARGEST))
         self._part = 0
         self._spill = memoryview(bytearray(1 << 16))
+        self._scattered: list[memoryview] = []
+        self._short: list[memoryview] = []
+        self._alone = 0
         self._expect(mtu - 28 - unit.OVERHEAD)
         self._sizing = unit.Sizing()
         self._pacing = Pacing()
