@@ -21,7 +21,7 @@ from .fairqueue import FairQueue
 from .liveness import Liveness
 
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
-_UNSENT: Final = (4 << 10, 128 << 10)
+_UNSENT: Final = (4 << 10, 512 << 10)
 """Bytes, at least and at most, that wait unsent in the kernel: what the line carries in `_AHEAD`."""
 
 _AHEAD: Final = 0.005
