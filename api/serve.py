@@ -1,9 +1,10 @@
-"""`nexthopd`: the composition root. Config -> kernel -> cloud -> API, in one TaskGroup, under one signal handler.
+"""`nexthopd`: the composition root. Config -> intents -> cloud -> API, in one TaskGroup, under one signal handler.
 
-Forwarding starts before the API listens and needs no cloud: where that cannot be reached at the start, CIDRs are
-carried all the same, the API says so, and `attract` goes on asking. SIGTERM and SIGINT end the daemon with exit 0 and
-change nothing in the kernel or the cloud: packets keep flowing. A loop that dies of a mistake takes the daemon with it
-(exit 1), so that its supervisor starts a fresh one, which observes everything anew.
+It needs no privilege: what changes the kernel is nexthop-forward (`appliance.forwardd`), a program of its own that
+starts before it and goes on without it. Where the cloud cannot be reached at the start, CIDRs are carried all the same,
+the API says so, and `attract` goes on asking. SIGTERM and SIGINT end the daemon with exit 0 and change nothing in the
+cloud. A loop that dies of a mistake takes the daemon with it (exit 1), so that its supervisor starts a fresh one, which
+observes everything anew.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ import fcntl
 import logging
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from api import log as logs
+from appliance import log as logs
 from appliance.config import DEFAULT_PATH, CloudConfig, Config, ConfigError, load
+from appliance.notify import Watchdog, notify, period
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from api.parts import Parts
-    from appliance.attract import Connect
-    from appliance.forward import Forward
+    from appliance.attract import Attract, Connect
+    from appliance.forwardclient import ForwardClient
     from appliance.intent import IntentStore
-    from appliance.kernel.choose import Chosen
     from appliance.kernel.route import Routes
+    from appliance.kernel.state import Device
     from appliance.links import Links
     from cloud.provider import Provider
 
@@ -41,7 +42,8 @@ EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 2
 
 _FIRST_PASS_SECONDS: Final = 5.0  # a kernel that is slow to obey shall not keep its operator from asking why
-_LAST_CALL_SECONDS: Final = 3.0  # for a call to the cloud or the firewall that is under way at the end
+_LAST_CALL_SECONDS: Final = 3.0  # for a call to the cloud that is under way at the end
+_STUCK_SECONDS: Final = 600.0  # a cloud may be slow, but not so slow
 
 
 class CannotStart(Exception):
@@ -101,26 +103,25 @@ async def run(config: Config) -> None:
         store = stack.enter_context(contextlib.closing(IntentStore(config.paths.database)))
         links = Links(config.paths.state, config.paths.run)
         routes = await stack.enter_async_context(Routes())
-        chosen = await _firewall(config, stop)
-        if chosen is not None:
-            await _serve(config, stop, store, links, routes, chosen)
+        await _serve(config, stop, store, links, routes)
     await _last_calls()
 
 
-async def _serve(
-    config: Config, stop: asyncio.Event, store: IntentStore, links: Links, routes: Routes, chosen: Chosen
-) -> None:
+async def _serve(config: Config, stop: asyncio.Event, store: IntentStore, links: Links, routes: Routes) -> None:
     """Run the loops and the API side by side until `stop`."""
     from api.parts import Parts  # noqa: PLC0415
     from appliance.attract import Attract  # noqa: PLC0415
     from appliance.backup import keep  # noqa: PLC0415
-    from appliance.forward import Forward  # noqa: PLC0415
+    from appliance.forwardclient import ForwardClient  # noqa: PLC0415
     from appliance.intent import StoreUnavailable  # noqa: PLC0415
     from appliance.linkwatch import LinkWatch  # noqa: PLC0415
     from appliance.paths import Paths  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
 
-    forward = Forward(store, links, routes, chosen)
+    async def devices() -> Mapping[str, Device]:
+        return (await routes.observe()).devices
+
+    forward = ForwardClient(config.paths.forward, store, links, devices)
     connect = provider_of(config.cloud)
     paths = Paths(links, store)
     watch = LinkWatch(paths, store, forward.repaired)
@@ -141,6 +142,7 @@ async def _serve(
             tasks.create_task(watch.run(), name="links"),
             tasks.create_task(paths.run(), name="paths"),
             tasks.create_task(keep(store, config.paths.database, StoreUnavailable), name="backup"),
+            tasks.create_task(_pulse(attract, config.cloud.resync_seconds + _STUCK_SECONDS), name="watchdog"),
         ]
         await _first_pass(forward, stop)
         try:
@@ -155,16 +157,17 @@ async def _api(config: Config, stop: asyncio.Event, parts: Parts) -> None:
     """Answer on the Unix socket until `stop`."""
     from api.app import create_app  # noqa: PLC0415
     from api.server import serve  # noqa: PLC0415
-    from api.socket import SocketInUse, bind, identity, remove  # noqa: PLC0415
+    from api.socket import SocketInUse, bind, identity, inherited, remove  # noqa: PLC0415
 
     path = config.paths.socket
     try:
-        listener = bind(path, config.api.group)
+        given = inherited()
+        listener = given or bind(path, config.api.group)
     except SocketInUse as error:
         raise CannotStart(str(error)) from None
     except OSError as error:
         raise CannotStart(f"cannot listen on {path}: {error}: set [paths] run in nexthop.toml") from None
-    ours = identity(path)
+    ours = None if given else identity(path)
 
     def ready() -> None:
         log.info("the API listens on %s", path)
@@ -174,13 +177,15 @@ async def _api(config: Config, stop: asyncio.Event, parts: Parts) -> None:
         await serve(create_app(parts), listener, stop, ready)
     finally:
         notify("STOPPING=1")
-        remove(path, ours)
+        if ours is not None:
+            remove(path, ours)
 
 
 def _directories(config: Config) -> None:
-    """Make what is not there; the state holds keys, so it is for root alone."""
+    """Make what is not there. nexthop-forward may read the state as a member of our group; keys are for us alone."""
+    os.umask(0o027)
     try:
-        config.paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.paths.state.mkdir(mode=0o750, parents=True, exist_ok=True)
         config.paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStart(f"{error.filename}: {error.strerror}: set [paths] in nexthop.toml, or make it") from None
@@ -198,20 +203,6 @@ def _alone(state: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-async def _firewall(config: Config, stop: asyncio.Event) -> Chosen | None:
-    """Choose the firewall in a thread, since the probe takes a second; None where we are told to stop meanwhile."""
-    from appliance.kernel.choose import choose  # noqa: PLC0415
-    from appliance.kernel.firewall import FirewallError  # noqa: PLC0415
-
-    try:
-        chosen = await asyncio.to_thread(choose, config.kernel.firewall)
-    except FirewallError as error:
-        raise CannotStart(f"no firewall can hold our rules: {error}: install nftables") from None
-    if chosen.fallback_reason:
-        log.warning("the firewall is %s, not the preferred one: %s", chosen.firewall.name, chosen.fallback_reason)
-    return None if stop.is_set() else chosen
 
 
 def provider_of(cloud: CloudConfig) -> Connect | None:
@@ -237,8 +228,8 @@ def provider_of(cloud: CloudConfig) -> Connect | None:
     return connect
 
 
-async def _first_pass(forward: Forward, stop: asyncio.Event) -> None:
-    """Wait until the kernel was brought to what is asked for, but not for long."""
+async def _first_pass(forward: ForwardClient, stop: asyncio.Event) -> None:
+    """Wait until nexthop-forward has brought the kernel to what is asked for, but not for long."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_PASS_SECONDS):
             while not forward.ready() and not stop.is_set():  # noqa: ASYNC110  (two conditions, once)
@@ -259,19 +250,16 @@ async def _last_calls() -> None:
         os._exit(0)
 
 
-def notify(state: str) -> None:
-    """Tell systemd, where there is one (sd_notify(3)): one datagram to the socket that NOTIFY_SOCKET names."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    if address.startswith("@"):  # the abstract namespace
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.connect(address)
-            sender.sendall(state.encode())
-    except OSError as error:
-        log.warning("systemd cannot be told %s: %s", state, error)
+async def _pulse(attract: Attract, patience: float) -> None:
+    """Feed the watchdog for as long as this event loop, which the API has, turns, and `attract` gets anywhere."""
+    watchdog, loop = Watchdog(), asyncio.get_running_loop()
+    seen, since = attract.turns, loop.time()
+    while every := period() / 4:
+        if attract.turns != seen:
+            seen, since = attract.turns, loop.time()
+        if loop.time() - since < patience:
+            watchdog.progressed()
+        await asyncio.sleep(every)
 
 
 if __name__ == "__main__":

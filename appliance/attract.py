@@ -131,6 +131,8 @@ class Attract:
         self._error: CloudError | None = None
         self._problem: Problem | None = None
         self._repairs: Counter[str] = Counter()
+        self.turns = 0
+        """Grows with each pass and each request: one that grows no more is stuck."""
         store.on_change(self.wake)
         carrier.on_carrying(self.wake)
 
@@ -223,6 +225,7 @@ class Attract:
 
     async def _attempt(self, clock: Callable[[], float]) -> bool:
         """Make one pass and note how it went; return whether another should follow at once."""
+        self.turns += 1
         error, problem, again = None, None, False
         try:
             again = await self._pass(clock)
@@ -339,6 +342,7 @@ class Attract:
                 now = [network for network in part if self._step(network, seen) is step]
                 if now:
                     sent = True
+                    self.turns += 1
                     if step is AttractStep.ENSURE:
                         await self._ensure(provider, now, clock)
                     else:

@@ -39,6 +39,11 @@ class Paths:
         """Where the API listens."""
         return self.run / "nexthopd.sock"
 
+    @property
+    def forward(self) -> Path:
+        """Where nexthop-forward listens; the directory is its own."""
+        return self.run / "forward" / "forward.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:

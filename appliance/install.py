@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -69,9 +69,10 @@ def keep_sysctls(vpc: str | None, devices: Collection[str], v6: bool) -> Sequenc
     return host.keep(host.wanted(vpc, sorted(devices), v6=v6))
 
 
-Commit = Callable[[frozenset[Network]], frozenset[Network]]
-"""Told what is carried, before anything is removed; returns the networks whose routes must stay after all. It must not
-wait for anything: between the two lies the one moment in which a stale decision would make a black hole."""
+Commit = Callable[[frozenset[Network], frozenset[Network]], Awaitable[frozenset[Network] | None]]
+"""Told what is carried, and of which networks that nobody asked for as the pass began something is about to be removed.
+Returns those that must stay after all; None: nothing at all may be removed. It returns only when everybody who acts on
+what is carried knows it: a stale decision would make a black hole."""
 
 
 @dataclass(slots=True)
@@ -101,6 +102,10 @@ class Pass:
         """Tell whether all that carries this CIDR is wanted and there."""
         wanted = tunnel_route(intent, self.devices) in self.want.wanted
         return wanted and installed(intent, self.devices, self.there) is Installed.WHOLE
+
+    def carrying(self) -> frozenset[Network]:
+        """Return the networks of all that it carries."""
+        return frozenset(intent.network for intent in self.intents if self.carries(intent))
 
 
 class Installer:
@@ -235,7 +240,12 @@ class Installer:
         """Commit, then remove what is too much, what answers "unreachable" last; return whether anything was."""
         there = sorted(now.state.routes, key=lambda route: (route.device is None, str(route.destination)))
         extra = [route for route in plan(now.want.routes, there).remove if not self._is_kept(now, route, going)]
-        spared = commit(frozenset(intent.network for intent in now.intents if now.carries(intent)))
+        if not extra:
+            return False
+        staying = {intent.network for intent in now.intents} - set(going)
+        spared = await commit(now.carrying(), frozenset(route.destination for route in extra) - staying)
+        if spared is None:
+            return False
         extra = [route for route in extra if route.destination not in spared]
         for route in extra:
             try:

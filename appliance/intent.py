@@ -16,7 +16,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
@@ -102,7 +102,7 @@ class IntentStore:
         with self._reading() as db:
             rows = db.execute(SELECT).fetchall()
             intents = [read_intent(row) for row in rows]
-        return tuple(sorted(intents, key=lambda intent: _order(intent.network)))
+        return ordered(intents)
 
     def get(self, network: Network) -> Intent | None:
         """Return the intent for exactly this network."""
@@ -301,6 +301,11 @@ def _note(db: sqlite3.Connection, event: Event) -> None:
         (event.at, event.who, event.what, event.cidr, event.detail),
     )
     db.execute("DELETE FROM history WHERE id <= ?", ((cursor.lastrowid or 0) - _KEPT,))
+
+
+def ordered(intents: Iterable[Intent]) -> tuple[Intent, ...]:
+    """Return them in numerical order of their networks."""
+    return tuple(sorted(intents, key=lambda intent: _order(intent.network)))
 
 
 def _order(network: Network) -> tuple[int, int, int]:

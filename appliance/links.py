@@ -92,11 +92,18 @@ class Links:
 
     def all(self) -> tuple[Link, ...]:
         """Return every link, by name. A file that cannot be understood still counts as one. Raises `OSError`."""
+        return tuple(self._read(name) for name in self._names())
+
+    def devices(self) -> Mapping[str, str]:
+        """Return each link's device, by its name, without a look into files that hold keys. Raises `OSError`."""
+        return {name: DEVICE_PREFIX + name for name in self._names()}
+
+    def _names(self) -> list[str]:
         try:
             names = sorted(path.stem for path in self._files.iterdir() if path.suffix == ".toml")
         except FileNotFoundError:
-            return ()
-        return tuple(self._read(name) for name in names if join_token.NAME.fullmatch(name))
+            return []
+        return [name for name in names if join_token.NAME.fullmatch(name)]
 
     def join(self, name: str, token_text: str) -> Link:
         """Make a link from a join token; its private key is made here.
@@ -117,7 +124,7 @@ class Links:
                 "join": token.secret,
             },
         )
-        self._files.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.mkdir(mode=0o750, parents=True, exist_ok=True)
         _write_new(self._path(name), text)
         log.info("link %s joined: client %s of %s", name, token.client, token.server)
         self._changed()

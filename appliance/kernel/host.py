@@ -11,6 +11,8 @@ on 6.18):
   answers.
 - send_redirects: either is enough to send them, so both go: host and appliance may share a vSwitch, and a redirect
   would teach the host to bypass us. `default` too, for a device that is plugged in later.
+- ping_group_range: who may send an echo without a privilege (icmp(7)); nexthopd probes paths so. What systemd's own
+  50-default.conf says: everybody.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ def wanted(vpc: str | None, links: Iterable[str], *, v6: bool = False) -> tuple[
     route comes from those, the operator has to set that before.
     """
     settings = [Sysctl("ipv4/ip_forward", "1")]  # first: writing it resets others to their defaults for a router
+    settings.append(Sysctl("ipv4/ping_group_range", "0 2147483647"))
     settings += [Sysctl(f"ipv4/conf/{name}/send_redirects", "0") for name in ("all", "default", vpc) if name]
     for link in links:
         settings.append(Sysctl(f"ipv4/conf/{link}/rp_filter", "2"))
@@ -107,7 +110,7 @@ def _keep(setting: Sysctl) -> Drift | None:
 
 def _value(key: str) -> str | None:
     try:
-        return (_ROOT / key).read_text(encoding="ascii").strip()
+        return " ".join((_ROOT / key).read_text(encoding="ascii").split())  # several values stand between tabs
     except OSError:
         return None
 

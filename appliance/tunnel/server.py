@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
+from appliance.notify import Watchdog
+
 from . import frame, keys, tun
 from .clients import Client, Registry, UnknownClient
 from .config import TunnelConfig
@@ -32,6 +34,8 @@ log = logging.getLogger("gtund")
 
 _READ: Final = 16 << 10
 _LOOK_EVERY: Final = 1.0
+_SILENT: Final = 10.0
+"""Seconds without a word of a data plane, which reports each second, after which the watchdog is not fed any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +67,7 @@ class Server:
         self._gate = Gate()
         self._planes: dict[str, DataPlane] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+        self._watchdog = Watchdog()
         self.served: dict[str, Served] = {}
 
     async def run(self, listener: socket.socket) -> None:
@@ -245,7 +250,10 @@ class Server:
         return plane
 
     async def _cut_removed(self) -> None:
-        """End the session of a client that is not registered any more, or whose name now belongs to another."""
+        """End the session of a client that is not registered any more, or whose name now belongs to another.
+
+        This look is also what feeds the watchdog, unless a data plane has fallen silent.
+        """
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             for name, served in tuple(self.served.items()):
@@ -257,6 +265,9 @@ class Server:
                     self.served.pop(name, None)
                     served.end(Refusal.REMOVED, "the client was removed")
                     await self._forget(name)
+            silent_since = time.monotonic() - _SILENT
+            if all(plane.died or plane.answered_at > silent_since for plane in self._planes.values()):
+                self._watchdog.progressed()
 
     async def _forget(self, name: str) -> None:
         plane = self._planes.pop(name, None)

@@ -110,7 +110,7 @@ FAULTS: Final = (
 
 def inject(lab: Lab, fault: Fault) -> None:
     """Do it, and see that it is done: nobody who would repair it moves meanwhile."""
-    pids = [lab.unit("appliance", unit).pid for unit in ("nexthopd", f"gtun@{LINK}")]
+    pids = [lab.unit("appliance", unit).pid for unit in ("nexthopd", "nexthop-forward", f"gtun@{LINK}")]
     try:
         for pid in filter(None, pids):
             os.kill(pid, signal.SIGSTOP)

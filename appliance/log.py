@@ -1,4 +1,4 @@
-"""How nexthopd writes its log: one event is one line on stderr, with the fields of ``extra`` behind a constant text."""
+"""How nexthopd and nexthop-forward write their logs: an event is one line, with ``extra`` behind a constant text."""
 
 from __future__ import annotations
 
