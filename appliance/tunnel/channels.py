@@ -18,7 +18,7 @@ from typing import Any
 from . import keys
 from .allow import Sources
 from .buffers import Pool
-from .copies import Ticket, Tickets
+from .copies import Losses, Ticket, Tickets
 from .datagram import Datagram
 from .liveness import DEAD_AFTER, Liveness
 from .session import Mode
@@ -30,10 +30,7 @@ _DATAGRAM_PROBE: float = 0.25
 """Seconds: the datagram channel's probes also carry what shrinks units under loss."""
 
 
-_LOSSY: float = 0.001
-_SAMPLE: float = 500
 _LOOK_EVERY: float = 0.1
-"""Copies are made on a line that is long and loses such a share of segments, or has not yet carried so many."""
 
 
 class Session:
@@ -50,7 +47,7 @@ class Session:
         self._slots: list[Stream | None] = [None] * message["connections"]
         self._numbers: dict[Stream, int] = {}
         self._connect_by = now + DEAD_AFTER
-        self._tickets = Tickets()
+        self._tickets, self._losses = Tickets(), Losses()
         self._copies, self._look_at = False, 0.0
 
     def put(self, number: int, stream: Stream) -> Stream | None:
@@ -102,8 +99,7 @@ class Session:
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
             sent, again = (sum(getattr(one, what) for one in self._numbers) for what in ("sent", "sent_again"))
-            long = any(one.rtt >= LONG for one in self._numbers)
-            self._copies = long and (sent < _SAMPLE or again > _LOSSY * sent)
+            self._copies = self._losses.heard(sent, again) and any(one.rtt >= LONG for one in self._numbers)
         return self._copies
 
     def state(self) -> dict[str, object]:

@@ -79,6 +79,29 @@ class Tickets:
         return cast("W", known.way)
 
 
+class Losses:
+    """Whether a line loses segments, by what its connections say of themselves; those of long ago count ever less."""
+
+    LOSSY: Final = 0.001
+    SAMPLE: Final = 500
+    """Segments before which anything is possible."""
+
+    _MEMORY: Final = 50_000
+
+    def __init__(self) -> None:
+        self._sent = self._again = 0.0
+        self._last = (0, 0)
+
+    def heard(self, sent: int, again: int) -> bool:
+        """Hear how many segments were sent so far, and sent again; return whether that is a lossy line, or may be."""
+        before, self._last = self._last, (sent, again)
+        self._sent += max(0, sent - before[0])
+        self._again += max(0, again - before[1])
+        if self._sent > self._MEMORY:
+            self._sent, self._again = self._sent / 2, self._again / 2
+        return self._sent < self.SAMPLE or self._again > self.LOSSY * self._sent
+
+
 class Seen:
     """The receiver's side."""
 

@@ -3,7 +3,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.tunnel.copies import Seen, Tickets
+from appliance.tunnel.copies import Losses, Seen, Tickets
 
 SMALL = 1500
 NONE = (0, 0)
@@ -70,3 +70,26 @@ def test_what_is_remembered_is_bounded():
         ticket = tickets.draw(flow, SMALL, 0.0)
         assert ticket is None or seen.first(ticket)
     assert sum(flow in tickets for flow in range(1 << 20)) <= 1024
+
+
+def test_a_line_that_nothing_is_known_of_may_be_lossy():
+    assert Losses().heard(100, 0)
+
+
+def test_a_line_is_what_it_was_lately():
+    losses, sent, again = Losses(), 0, 0
+    for _ in range(100):
+        sent += 10_000
+        clean = losses.heard(sent, again)
+    assert not clean
+    for _ in range(20):
+        sent, again = sent + 10_000, again + 100
+        lossy = losses.heard(sent, again)
+    assert lossy
+
+
+def test_a_connection_that_ends_takes_nothing_back():
+    losses = Losses()
+    assert not losses.heard(10_000, 0)
+    assert not losses.heard(2_000, 0)
+    assert losses.heard(4_000, 100)
