@@ -42,7 +42,8 @@ class Session:
         self.direction = keys.Direction.TO_SERVER if client else keys.Direction.TO_CLIENT
         self.sources = Sources(ipaddress.ip_network(prefix) for prefix in message["sources"])
         self.alive = False
-        self.datagram = Datagram(self.keys, self.direction, pool, Liveness(now, _DATAGRAM_PROBE), counters)
+        gso, probes = bool(message.get("gso", True)), Liveness(now, _DATAGRAM_PROBE)
+        self.datagram = Datagram(self.keys, self.direction, pool, probes, counters, gso=gso)
         self._mode = Mode(message["mode"])
         self._slots: list[Stream | None] = [None] * message["connections"]
         self._numbers: dict[Stream, int] = {}

@@ -5,9 +5,10 @@ a new connection or a ping never waits behind a bulk transfer. Within a lane the
 RFC 8289 (CoDel): one packet is marked, or dropped where its flow does not know marks, once packets have waited longer
 than `target` for a whole `interval`, and then ever more often.
 
-The target is one round trip of the line, the classic size of a buffer, and not CoDel's 5 ms. Loss-based senders halve
-their rate or nearly so at every mark, and BBR beneath us finds out that the line bears more only while something waits.
-Only the flow that fills its lane pays for that, and with time alone.
+The target is two round trips of the line and the interval eight, one cycle in which BBR looks for more, and not CoDel's
+5 and 100 ms. BBR beneath us finds out that the line bears more only while something waits, a quarter more in each
+cycle, and a loss-based sender that is told to slow down before that takes many seconds to come back. Only the flow that
+fills its lane pays for this, and with time alone.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class FairQueue:
 
     def tune(self, rtt: float) -> None:
         """Adapt to the line's round trip, in seconds."""
-        self._target, self._interval = max(_LEAST_TARGET, rtt), max(_LEAST_INTERVAL, 8 * rtt)
-        self._too_old = max(_TOO_OLD, 4 * rtt)
+        self._target, self._interval = max(_LEAST_TARGET, 2 * rtt), max(_LEAST_INTERVAL, 8 * rtt)
+        self._too_old = max(_TOO_OLD, 6 * rtt)
 
     def put(self, batch: Batch, flow: int, now: float) -> None:
         """Queue a batch of a flow; a small one joins the flow's last, if it fits, and is then free again."""

@@ -33,6 +33,7 @@ class Small:
     urgent: int = 0
     options: bytes = b""
     finished: bool = True
+    target: bytes = B
 
     def packet(self) -> Packet:
         data = finish(self.headers() + self.payload) if self.finished else partial(self.headers() + self.payload)
@@ -48,10 +49,12 @@ class Small:
         length = len(transport) + len(self.payload)
         if self.version == 6:
             first = 6 << 28 | self.tos << 20
-            return struct.pack("!IHBB16s16s", first, length, self.protocol, self.ttl, A * 4, B * 4) + transport
+            return (
+                struct.pack("!IHBB16s16s", first, length, self.protocol, self.ttl, A * 4, self.target * 4) + transport
+            )
         identification = self.identification & 0xFFFF
         fields = (0x45, self.tos, 20 + length, identification, self.fragment, self.ttl, self.protocol, 0)
-        head = bytearray(struct.pack("!BBHHHBBH4s4s", *fields, A, B))
+        head = bytearray(struct.pack("!BBHHHBBH4s4s", *fields, A, self.target))
         head[10:12] = (0xFFFF - total(head)).to_bytes(2)
         return bytes(head) + transport
 

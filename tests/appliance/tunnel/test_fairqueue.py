@@ -7,12 +7,12 @@ from appliance.tunnel import frame
 from appliance.tunnel.buffers import Batch, Pool
 from appliance.tunnel.fairqueue import LANES, FairQueue
 
-TARGET, INTERVAL = 0.1, 0.8
-"""What a round trip of 0.1 s makes of them."""
+TARGET, INTERVAL = 0.1, 0.4
+"""What a round trip of 0.05 s makes of them."""
 
 
 class World:
-    def __init__(self, rtt: float = TARGET) -> None:
+    def __init__(self, rtt: float = TARGET / 2) -> None:
         self.pool, self.counters = Pool(keep=8), Counter[str]()
         self.queue = FairQueue(self.pool, self.counters)
         self.queue.tune(rtt)
@@ -121,11 +121,11 @@ def test_a_flow_that_waits_too_long_for_an_interval_loses_one_packet():
 
 def test_a_flow_that_goes_on_waiting_too_long_loses_more_and_more_often():
     drops = []
-    for seconds in (3, 6, 9):
+    for seconds in (1.5, 3):
         world = World()
         stand(world, seconds)
         drops.append(world.counters["drop_queue"])
-    assert 0 < drops[0] < drops[1] - drops[0] < drops[2] - drops[1]
+    assert 0 < drops[0] < drops[1] - drops[0]
 
 
 def test_a_flow_that_knows_marks_is_marked_instead():
@@ -137,13 +137,13 @@ def test_a_flow_that_knows_marks_is_marked_instead():
 
 def test_of_a_batch_of_small_packets_only_the_first_is_dropped():
     world, sent, got = World(), 0, 0
-    for step in range(23):
+    for step in range(16):
         while len(world.queue) < 5:
             world.put(bytes((0x45, 0, 0, step)) + bytes(4000), 1, step / 20)
             sent += 1
         got += len(world.pop(step / 20)) if step >= 5 else 0
     assert world.counters == {"drop_queue": 1}
-    while packets := world.pop(1.1):
+    while packets := world.pop(0.8):
         got += len(packets)
     assert got == sent - 1
 
