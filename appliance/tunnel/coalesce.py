@@ -194,9 +194,19 @@ def _sound(packet: memoryview, shape: int, protocol: int, v4: bool) -> bool:  # 
             return False
     if shape & virtio.UNSUMMED:
         return True
-    # In one's complement arithmetic 0xFFFF is zero, so a sum is what is left of the number itself (RFC 1071).
+    # In one's complement arithmetic 0xFFFF is zero, so a sum is what is left of the number itself (RFC 1071). Adding
+    # its halves first takes half of the time.
     value = int.from_bytes(packet[transport:]) << (8 if length & 1 else 0)
+    for bits, mask in _halves(length):
+        value = (value >> bits) + (value & mask)
     return not (value + int.from_bytes(_pseudo(packet, protocol, length, v4))) % 0xFFFF
+
+
+@functools.cache
+def _halves(length: int) -> tuple[tuple[int, int], ...]:
+    """Return (bits, mask) of the lower half of so many bytes, and of that of the sum, in words of 16 bits."""
+    words = (length + 1) // 2
+    return tuple((16 * part, (1 << 16 * part) - 1) for part in (words // 2, words // 4)) if words >= 128 else ()
 
 
 def _pseudo(packet: memoryview, protocol: int, length: int, v4: bool) -> bytes:  # noqa: FBT001

@@ -23,7 +23,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appliance.tunnel import buffers, frame, keys, virtio
 from appliance.tunnel.allow import Sources
+from appliance.tunnel.coalesce import coalesce
 from appliance.tunnel.fairqueue import FairQueue
+from appliance.tunnel.segment import split
 from tests.bench.table import figure, grid
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def steps() -> Iterator[Step]:
     for size, count in ((64, 900), (1400, 46), (60_000, 1)):
         yield from _packing(size, count)
     yield from _headers()
+    for complete in (True, False):
+        yield from _merging(complete=complete)
 
 
 def _cipher(size: int) -> Iterator[Step]:
@@ -120,6 +124,27 @@ def _packing(size: int, count: int) -> Iterator[Step]:
         whole.put(virtio.SINGLE, 0, size, 0.0)
     filled = whole.memory[: whole.length]
     yield Step(f"unpack {text}", lambda: sum(1 for _ in frame.packets(filled)), size * count, count)
+
+
+def _merging(*, complete: bool) -> Iterator[Step]:
+    """Merging what came in small, with checksums to verify first, or with ones that the kernel makes."""
+    segments = split(virtio.UNSUMMED | virtio.TCP, _SEGMENT, memoryview(_tcp_packet(40 + 44 * _SEGMENT)))
+    shape = 0 if complete else virtio.UNSUMMED
+    small = [(shape, 0, memoryview(_summed(piece) if complete else piece)) for _, piece in segments]
+    text = "verified" if complete else "unfinished checksums"
+    merged = sum(1 for _ in coalesce(small))
+    size = sum(len(packet) for _, _, packet in small)
+    yield Step(f"merge 44 TCP packets into {merged}, {text}", lambda: sum(1 for _ in coalesce(small)), size, 44)
+
+
+def _summed(packet: bytearray) -> bytearray:
+    """Complete a TCP checksum."""
+    packet[36:38] = bytes(2)
+    pseudo = bytes(packet[12:20]) + (len(packet) - 20).to_bytes(4) + (6).to_bytes(4)
+    odd = 8 if len(packet) & 1 else 0
+    left = ((int.from_bytes(packet[20:]) << odd) + int.from_bytes(pseudo)) % 0xFFFF
+    packet[36:38] = (0xFFFF - left).to_bytes(2)
+    return packet
 
 
 def _headers() -> Iterator[Step]:
