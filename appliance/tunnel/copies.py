@@ -20,8 +20,8 @@ from typing import Final, TypeVar, cast
 
 W = TypeVar("W", bound=Hashable)
 
-_YOUNG: Final = 512 << 10
-"""Bytes that a flow is young for; with more than some 200 segments on their way, all connections are held up anyway."""
+_YOUNG: Final = 1 << 20
+"""Bytes that a flow is young for; with more than some 300 segments on their way, all connections are held up anyway."""
 
 _AGAIN: Final = 2.0
 """Seconds of silence after which a flow is young again: by then nothing of it is on its way."""

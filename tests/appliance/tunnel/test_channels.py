@@ -110,7 +110,7 @@ def test_on_a_long_lossy_line_a_young_flow_goes_over_every_connection_and_then_o
     assert spread is not None
     assert spread[0] is not None
     assert set(spread[1]) == set(made)
-    for _ in range(600):
+    for _ in range(1200):
         spread = chosen.spread(7, made[3], 1000, 1.0)
     assert spread == (None, (made[2],))
 
