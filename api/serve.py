@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -25,9 +26,9 @@ from appliance.config import DEFAULT_PATH, CloudConfig, Config, ConfigError, loa
 from appliance.notify import Watchdog, notify, period
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from api.parts import Parts
+    from api.parts import About, Parts
     from appliance.attract import Attract, Connect
     from appliance.forwardclient import ForwardClient
     from appliance.intent import IntentStore
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from appliance.kernel.state import Device
     from appliance.links import Links
     from cloud.provider import Provider
+    from cloud.tally import Tally
 
 log = logging.getLogger("api.serve")  # also as __main__
 
@@ -55,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     for each in (signal.SIGTERM, signal.SIGINT):  # until the event loop has the one handler
         signal.signal(each, lambda *_: sys.exit(0))
     options = _options(argv)
-    logs.install(verbose=options.verbose)
+    lines = logs.install(verbose=options.verbose)
     try:
         config = load(options.config)
-        asyncio.run(run(config))
+        asyncio.run(run(config, options.config, lines))
     except ConfigError as error:
         _end(str(error), EXIT_CONFIG)
     except CannotStart as error:
@@ -88,11 +90,12 @@ def _end(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-async def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT; raise `CannotStart`."""
+async def run(config: Config, source: Path | None = None, lines: Collection[str] = ()) -> None:
+    """Serve until SIGTERM or SIGINT; raise `CannotStart`. `source`: the file; `lines`: the last ones of the log."""
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    from api.parts import About  # noqa: PLC0415
     from appliance.intent import IntentStore  # noqa: PLC0415  (a config error need not wait for all these)
     from appliance.kernel.route import Routes  # noqa: PLC0415
     from appliance.links import Links  # noqa: PLC0415
@@ -103,11 +106,19 @@ async def run(config: Config) -> None:
         store = stack.enter_context(contextlib.closing(IntentStore(config.paths.database)))
         links = Links(config.paths.state, config.paths.run)
         routes = await stack.enter_async_context(Routes())
-        await _serve(config, stop, store, links, routes)
+        await _serve(config, stop, store, links, routes, About(config=source), lines)
     await _last_calls()
 
 
-async def _serve(config: Config, stop: asyncio.Event, store: IntentStore, links: Links, routes: Routes) -> None:
+async def _serve(
+    config: Config,
+    stop: asyncio.Event,
+    store: IntentStore,
+    links: Links,
+    routes: Routes,
+    about: About,
+    lines: Collection[str],
+) -> None:
     """Run the loops and the API side by side until `stop`."""
     from api.parts import Parts  # noqa: PLC0415
     from appliance.attract import Attract  # noqa: PLC0415
@@ -117,12 +128,15 @@ async def _serve(config: Config, stop: asyncio.Event, store: IntentStore, links:
     from appliance.linkwatch import LinkWatch  # noqa: PLC0415
     from appliance.paths import Paths  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
+    from appliance.timing import Timings  # noqa: PLC0415
+    from cloud.tally import Tally  # noqa: PLC0415
 
     async def devices() -> Mapping[str, Device]:
         return (await routes.observe()).devices
 
-    forward = ForwardClient(config.paths.forward, store, links, devices)
-    connect = provider_of(config.cloud)
+    timings, calls = Timings(), Tally()
+    forward = ForwardClient(config.paths.forward, store, links, devices, timed=partial(timings.note, "kernel"))
+    connect = provider_of(config.cloud, calls)
     paths = Paths(links, store)
     watch = LinkWatch(paths, store, forward.repaired)
     attract = Attract(
@@ -133,6 +147,7 @@ async def _serve(config: Config, stop: asyncio.Event, store: IntentStore, links:
         name=config.cloud.provider,
         resync=config.cloud.resync_seconds,
         withhold=watch.withhold,
+        timed=partial(timings.note, "cloud"),
     )
     watch.on_change(attract.wake)
     async with asyncio.TaskGroup() as tasks:
@@ -146,7 +161,21 @@ async def _serve(config: Config, stop: asyncio.Event, store: IntentStore, links:
         ]
         await _first_pass(forward, stop)
         try:
-            await _api(config, stop, Parts(store, links, forward, attract, connect is not None, paths))
+            known = connect is not None
+            parts = Parts(
+                store,
+                links,
+                forward,
+                attract,
+                known,
+                paths,
+                about=about,
+                stop=stop,
+                timings=timings,
+                calls=calls,
+                log=lines,
+            )
+            await _api(config, stop, parts)
         finally:
             for each in loops:
                 each.cancel()
@@ -154,27 +183,38 @@ async def _serve(config: Config, stop: asyncio.Event, store: IntentStore, links:
 
 
 async def _api(config: Config, stop: asyncio.Event, parts: Parts) -> None:
-    """Answer on the Unix socket until `stop`."""
+    """Answer on the Unix socket, and by TLS where that is configured, until `stop`."""
+    from dataclasses import replace  # noqa: PLC0415
+
     from api.app import create_app  # noqa: PLC0415
     from api.server import serve  # noqa: PLC0415
     from api.socket import SocketInUse, bind, identity, inherited, remove  # noqa: PLC0415
+    from api.tls import Unusable, about, listen  # noqa: PLC0415
+    from api.traffic import sample  # noqa: PLC0415
 
     path = config.paths.socket
     try:
+        tls, fingerprint = listen(config)
         given = inherited()
         listener = given or bind(path, config.api.group)
-    except SocketInUse as error:
+    except (SocketInUse, Unusable) as error:
         raise CannotStart(str(error)) from None
     except OSError as error:
         raise CannotStart(f"cannot listen on {path}: {error}: set [paths] run in nexthop.toml") from None
     ours = None if given else identity(path)
+    parts = replace(parts, about=about(config, fingerprint, parts.about.config))
 
     def ready() -> None:
         log.info("the API listens on %s", path)
+        if fingerprint:
+            log.info("the API listens on %s, its certificate's SHA-256 is %s", config.api.listen, fingerprint)
         notify("READY=1")
 
     try:
-        await serve(create_app(parts), listener, stop, ready)
+        async with asyncio.TaskGroup() as tasks:
+            sampler = tasks.create_task(sample(parts), name="traffic")
+            await serve(create_app(parts), listener, stop, ready, tls)
+            sampler.cancel()
     finally:
         notify("STOPPING=1")
         if ours is not None:
@@ -205,7 +245,7 @@ def _alone(state: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def provider_of(cloud: CloudConfig) -> Connect | None:
+def provider_of(cloud: CloudConfig, calls: Tally | None = None) -> Connect | None:
     """Return what finds the cloud, None where none is configured. The SDK is imported when it is first asked."""
     if cloud.provider == "none":
         return None
@@ -223,6 +263,7 @@ def provider_of(cloud: CloudConfig) -> Connect | None:
             appliance_id=cloud.appliance_id,
             credentials=cloud.credentials,
             quota=Quota(cloud.route_quota, cloud.route_reserve),
+            tally=calls,
         )
 
     return connect

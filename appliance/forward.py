@@ -77,6 +77,10 @@ class Listener(Protocol):
         """Tell a repair."""
         ...
 
+    def passed(self, seconds: float) -> None:
+        """Tell how long a pass took."""
+        ...
+
     def publish(self) -> None:
         """Tell the state as it is now, if it is a new one."""
         ...
@@ -161,7 +165,9 @@ class Forward:
             loop = asyncio.get_running_loop()
             while True:
                 self._wake.clear()
-                await self._attempt(loop.time())
+                began = loop.time()
+                await self._attempt(began)
+                self._listener.passed(loop.time() - began)
                 if (wait := self._retry.wait(loop.time())) > 0:
                     await asyncio.sleep(wait)  # events do not cut it short: our own failing writes make some
                 else:
@@ -256,7 +262,7 @@ class Forward:
         waiting = Layer(LayerState.PENDING, "; ".join(done.trouble) or "not installed yet", "kernel")
         return done.refused.get(network) or done.want.blocked.get(network) or waiting
 
-    def _repaired(self, kind: str, what: str) -> None:
-        self._repairs[kind] += 1
+    def _repaired(self, kind: str, what: str, count: int = 1) -> None:
+        self._repairs[kind] += count
         log.warning("repaired what somebody else had changed: %s (%s)", kind, what)
-        self._listener.repaired(kind, what)
+        self._listener.repaired(kind, what, count)

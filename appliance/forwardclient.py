@@ -24,6 +24,7 @@ from appliance.forwardtalk import (
     Gone,
     Hello,
     Message,
+    Passed,
     Removing,
     Repaired,
     State,
@@ -49,7 +50,10 @@ _DISK: Final = 1.0  # seconds until a record that could not be dropped is spoken
 
 
 class ForwardClient:
-    """Run `run()` in a task; ask the rest at any time from the same event loop."""
+    """Run `run()` in a task; ask the rest at any time from the same event loop.
+
+    `timed` is told how many seconds each pass took.
+    """
 
     def __init__(
         self,
@@ -59,11 +63,13 @@ class ForwardClient:
         devices: Callable[[], Awaitable[Mapping[str, Device]]],
         *,
         retry: float = _RETRY,
+        timed: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._path = path
         self._store = store
         self._retry = retry
         self._devices = devices
+        self._timed = timed
         self._peer: asyncio.StreamWriter | None = None
         self._away: str | None = "it was not reached yet"
         self._state = State()
@@ -167,6 +173,8 @@ class ForwardClient:
                 self._drop(networks)
             case Repaired():
                 self._note(message)
+            case Passed(seconds):
+                self._timed(seconds)
             case _:
                 raise BadMessage(f"{type(message).__name__} is ours to say")
 

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import signal
@@ -87,6 +88,7 @@ async def run(config: Config) -> None:
 async def _forward(config: Config, stop: asyncio.Event) -> None:
     from appliance.forward import Forward  # noqa: PLC0415  (a config error need not wait for all these)
     from appliance.forwardserver import ForwardServer  # noqa: PLC0415
+    from appliance.install import keep_sysctls  # noqa: PLC0415
     from appliance.intentreader import IntentReader  # noqa: PLC0415
     from appliance.kernel.route import Routes  # noqa: PLC0415
     from appliance.links import Links  # noqa: PLC0415
@@ -105,6 +107,7 @@ async def _forward(config: Config, stop: asyncio.Event) -> None:
             chosen,
             server,
             progressed=watchdog.progressed,
+            sysctls=functools.partial(keep_sysctls, conntrack=config.kernel.conntrack),
         )
         async with asyncio.TaskGroup() as tasks:
             loops = [

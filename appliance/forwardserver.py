@@ -24,6 +24,7 @@ from appliance.forwardtalk import (
     Gone,
     Hello,
     Message,
+    Passed,
     Removing,
     Repaired,
     State,
@@ -114,6 +115,10 @@ class ForwardServer:
             self._untold.append(Repaired(kind, what, count))
         else:
             self._tell(Repaired(kind, what, count))
+
+    def passed(self, seconds: float) -> None:
+        """Tell how long a pass took."""
+        self._tell(Passed(seconds))
 
     def publish(self) -> None:
         """Tell what there is to tell, if it is something new."""

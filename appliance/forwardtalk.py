@@ -8,6 +8,7 @@
     Stays          ->              the answer: what must stay after all; without it nothing is removed
                   <-   Gone        the kernel holds nothing of these any more: their records may be dropped
                   <-   Repaired    something of ours that had vanished was put back
+                  <-   Passed      a look at the kernel has come to its end
 
 A message is one line: {"is": "wake", ...}. Networks are texts. The two are always of the same release, so a message
 that does not read as it should is a mistake of ours, and ends the conversation.
@@ -90,7 +91,14 @@ class Repaired:
     count: int = 1
 
 
-Message = Hello | Wake | State | Removing | Stays | Gone | Repaired
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """One pass, and how many seconds it took."""
+
+    seconds: float
+
+
+Message = Hello | Wake | State | Removing | Stays | Gone | Repaired | Passed
 
 
 def encode(message: Message) -> bytes:
@@ -130,6 +138,8 @@ def _fields(message: Message) -> dict[str, object]:
             return {"networks": _texts(networks)}
         case Repaired(kind, what, count):
             return {"kind": kind, "what": what, "count": count}
+        case Passed(seconds):
+            return {"seconds": seconds}
 
 
 def _texts(networks: Iterable[Network]) -> list[str]:
@@ -163,4 +173,5 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
     "stays": lambda said: Stays(int(said["number"]), _networks(said["networks"])),
     "gone": lambda said: Gone(_networks(said["networks"])),
     "repaired": lambda said: Repaired(str(said["kind"]), str(said["what"]), int(said["count"])),
+    "passed": lambda said: Passed(float(said["seconds"])),
 }

@@ -28,6 +28,8 @@ class IntentReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._rows: list[object] = []  # as read last, and what they said
+        self._intents: tuple[Intent, ...] = ()
 
     def all(self) -> tuple[Intent, ...]:
         """Return every intent, in numerical order of their networks; raise `StoreUnavailable`."""
@@ -39,6 +41,9 @@ class IntentReader:
                     # 0: made a moment ago, or torn; an empty list would take every CIDR out of the kernel
                     text = f"its schema version is {version}, not {len(MIGRATIONS)}: nexthopd brings it up to date"
                     raise sqlite3.DatabaseError(text)
-                return ordered([read_intent(row) for row in db.execute(SELECT)])
+                rows = db.execute(SELECT).fetchall()
+                if rows != self._rows:
+                    self._intents, self._rows = ordered([read_intent(row) for row in rows]), rows
+                return self._intents
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{self._path}: {error}") from error

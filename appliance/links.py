@@ -193,7 +193,8 @@ class Links:
 
     def _read(self, name: str) -> Link:
         try:
-            table = tomllib.loads(self._path(name).read_text(encoding="utf-8")).get("link")
+            file = tomllib.loads(self._path(name).read_text(encoding="utf-8"))
+            table = file.get("link") or file.get("client")  # the latter in a file of gtun 2.0.2
             texts = {key: value for key, value in (table or {}).items() if isinstance(value, str)}
         except (OSError, ValueError, AttributeError) as error:
             # the error's text may quote a line of the file

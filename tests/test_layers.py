@@ -36,7 +36,7 @@ RESERVED: Final = {
         "it is untyped, and netlink has one place in each program",
     ),
     "iptc": (
-        ("appliance.kernel.iptables", "appliance.kernel.xt", "tests.appliance.kernel.*"),
+        ("appliance.kernel.shapes", "appliance.kernel.xtables", "tests.appliance.kernel.*"),
         "it is untyped, keeps global state in C, and holds no lock of its own",
     ),
     "aliyunsdkcore": (("cloud.aliyun", "tests.cloud.*"), "it logs signed URLs: one file keeps them in"),

@@ -16,7 +16,8 @@ from struct import Struct
 from typing import Final
 
 from appliance.kernel.choose import backend
-from appliance.kernel.firewall import FirewallError, Rules
+from appliance.kernel.firewall import FirewallError
+from appliance.kernel.rules import Rules
 
 _CLONE_NEWNET: Final = 0x40000000  # uapi/linux/sched.h
 _CLONE_NEWUSER: Final = 0x10000000
@@ -38,7 +39,7 @@ CASES: Final = {
     "accept and reject per CIDR": Rules(plain=_V4, vpc="eth0"),
     "MASQUERADE": Rules(masquerade=_V4, vpc="eth0"),
     "TCPMSS clamp-mss-to-pmtu": Rules(clamp=_DEVICE, vpc="eth0"),
-    "TCPMSS of a CIDR": Rules(mss=frozenset((net, device, 1300) for net, device in _V4), vpc="eth0"),
+    "TCPMSS of a CIDR": Rules(plain=_V4, mss=frozenset((net, device, 1300) for net, device in _V4), vpc="eth0"),
     "IPv6 accept of replies and drop of INVALID": Rules(plain=_V6, forward=_DEVICE, vpc="eth0"),
     "IPv6 accept and reject per CIDR": Rules(plain=_V6, vpc="eth0"),
     "IPv6 MASQUERADE": Rules(masquerade=_V6, vpc="eth0"),

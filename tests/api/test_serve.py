@@ -240,7 +240,7 @@ def test_without_its_cloud_it_forwards_and_says_so(tmp_path: Path) -> None:
         assert done.returncode == 1
         status = json.loads(done.stdout)
         assert status["cloud"]["error"]["code"] == "cloud-unavailable"
-        assert "cloud-unavailable" in [problem["code"] for problem in status["problems"]]
+        assert "cloud-unavailable" in [finding["code"] for finding in status["findings"]]
         nexthopd.process.send_signal(signal.SIGINT)
         assert nexthopd.ends()[0] == 0
 

@@ -13,7 +13,8 @@ from appliance.forwardclient import ForwardClient
 from appliance.forwardserver import ForwardServer
 from appliance.intent import IntentStore
 from appliance.kernel.choose import Chosen
-from appliance.kernel.firewall import FirewallError, Rules
+from appliance.kernel.firewall import FirewallError
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Device, DeviceGone, Drift, KernelState, Network, Refused, Route
 from appliance.links import Links
 from cloud.provider import (
@@ -116,9 +117,9 @@ class FakeFirewall:
         self.fault: str | None = None
         self._log = log
 
-    def read(self) -> Rules | None:
+    def holds(self, rules: Rules) -> bool:
         self.reads += 1
-        return self.rules
+        return self.rules == rules
 
     def write(self, rules: Rules) -> None:
         if self.fault is not None:

@@ -13,7 +13,7 @@ from appliance.forward import Forward, Pace
 from appliance.forwardclient import ForwardClient
 from appliance.forwardserver import ForwardServer
 from appliance.intent import IntentStore, StoreUnavailable
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Drift, Route
 from appliance.links import Links
 from appliance.model import Intent
@@ -34,6 +34,7 @@ from tests.appliance.fakes import (
 TUNNEL = Route(POD, "tun-hk", 50)
 BEHIND = Route(POD, None, 4000)
 SUBNET = Route(ip_network("100.64.240.0/24"), None, 4000)
+OWN = Route(SUBNET.destination, "tun-hk", 50)  # behind the kernel's own
 FAST = Pace(glance=0.01, whole=60, first_retry=0.01, last_retry=0.02)
 
 
@@ -102,9 +103,9 @@ def test_adds_firewall_first_then_what_answers_unreachable_then_the_tunnels_rout
         async with running(tmp_path) as bench:
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
-            did = [what for what in bench.routes.did if what[1] not in {"", SUBNET}]
+            did = [what for what in bench.routes.did if what[1] not in {"", SUBNET, OWN}]
             assert did == [("firewall", "10.244.0.0/16"), ("add", BEHIND), ("add", TUNNEL)]
-            assert bench.routes.table == {TUNNEL, BEHIND, SUBNET}
+            assert bench.routes.table == {TUNNEL, BEHIND, SUBNET, OWN}
             assert bench.forward.layer(POD).state is LayerState.OK
             assert bench.forward.problem() is None
 
@@ -178,15 +179,15 @@ def test_what_is_asked_for_again_during_the_pass_is_not_removed(tmp_path: Path) 
             reads = bench.firewall.reads
             bench.store.leave(POD)
             bench.store.withdrawn(POD)
-            original = bench.firewall.read
+            original = bench.firewall.holds
 
-            def revive() -> Rules | None:  # in the middle of the pass, long before the removal
-                bench.firewall.read = original  # type: ignore[method-assign]
+            def revive(rules: Rules) -> bool:  # in the middle of the pass, long before the removal
+                bench.firewall.holds = original  # type: ignore[method-assign]
                 asyncio_loop.call_soon_threadsafe(bench.store.put, Intent(POD, "hk"))
-                return original()
+                return original(rules)
 
             asyncio_loop = asyncio.get_running_loop()
-            bench.firewall.read = revive  # type: ignore[method-assign]
+            bench.firewall.holds = revive  # type: ignore[method-assign]
             await until(lambda: bench.firewall.reads > reads + 1)
             await bench.settled()
             assert ("remove", TUNNEL) not in bench.routes.did

@@ -33,7 +33,7 @@ from appliance.forward import Forward, Pace
 from appliance.forwardserver import ForwardServer
 from appliance.guard import Facts
 from appliance.intent import IntentStore, StoreUnavailable
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Network, Route
 from appliance.links import Links
 from appliance.model import Intent, Phase
@@ -111,9 +111,8 @@ class Kernel(FakeRoutes):
     async def add(self, route: Route) -> None:
         if route.device is not None:
             self._machine.hold(Route(route.destination, None, 4000) in self.behind, f"I5: nothing behind {route}")
-            self._machine.hold(
-                (route.destination, route.device) in self._machine.firewall.ruled, f"I5: no rules for {route}"
-            )
+            ruled = route.destination == SUBNET or (route.destination, route.device) in self._machine.firewall.ruled
+            self._machine.hold(ruled, f"I5: no rules for {route}")
         else:
             self.behind.add(route)
         await super().add(route)
@@ -352,7 +351,7 @@ class Appliance(RuleBasedStateMachine):
         rules = self.firewall.rules
         return (
             {intent.network: intent.phase for intent in self.store.all()} == dict.fromkeys(self.wanted, Phase.PRESENT)
-            and self.kernel.table == through | behind
+            and self.kernel.table == through | behind | {Route(SUBNET, "tun-hk", 50)}
             and sorted(entries, key=str) == sorted([*(self.wanted - self.theirs)] * len(self.cloud.vpc.tables), key=str)
             and rules is not None
             and {network for network, _ in rules.carried} == self.wanted

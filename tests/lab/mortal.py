@@ -22,8 +22,9 @@ from appliance.forwardclient import ForwardClient
 from appliance.forwardserver import ForwardServer
 from appliance.forwardtalk import Gone, Message, Removing, Stays
 from appliance.intent import IntentStore
-from appliance.kernel import choose, host
+from appliance.kernel import choose, fib, host
 from appliance.kernel.firewall import Backend
+from appliance.kernel.netlink import CREATE
 from appliance.kernel.route import Routes
 from cloud.aliyun import Rpc
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from appliance.kernel.netlink import Message as Netlink
     from appliance.kernel.state import Drift
 
 _PROGRAM = sys.argv.pop(1)
@@ -58,13 +60,17 @@ def effect(name: str) -> None:
 
 
 def _wrap_routes() -> None:
-    write = Routes._write
+    send = Routes._send
 
-    async def written(self: Routes, what: str, command: str, **spec: Any) -> None:
-        await write(self, what, command, **spec)
-        effect(f"netlink {what} {command} {spec.get('dst', '')} {'' if 'oif' in spec else 'unreachable'}".strip())
+    def sent(self: Routes, message: Netlink) -> None:
+        send(self, message)
+        route = fib.entry(message.body)
+        command = "add" if message.flags & CREATE else "del"
+        effect(
+            f"netlink route {command} {route and route.destination} {'' if route and route.device else 'unreachable'}"
+        )
 
-    Routes._write = written  # type: ignore[method-assign]
+    Routes._send = sent  # type: ignore[method-assign]
 
 
 def _wrap_firewall() -> None:

@@ -158,7 +158,7 @@ def settle(lab: Lab, method: str) -> None:
         lab.wait("the CIDR to be carried", lambda: carried(lab))
     else:
         lab.wait("the CIDR to be gone", lambda: not cidrs(lab))
-    lab.wait("a kernel as wanted", lambda: lab.api("GET", "/v1/status")["verdict"] == "ok")
+    lab.wait("a kernel as wanted", lambda: lab.api("GET", "/v1/status")["verdict"]["level"] == "ok")
 
 
 @pytest.fixture(scope="module")
