@@ -16,7 +16,7 @@ from api.parts import Parts
 from api.problem import Problem, Reason, responses
 from api.schema import SHOWN, TAKEN
 from appliance.intent import StoreUnavailable
-from appliance.links import BadLinkName, LinkExists, UnknownLink
+from appliance.links import BadLinkName, LinkExists, LinkRefused, UnknownLink
 from appliance.status import LinkStatus
 from appliance.tunnel.token import BadToken
 
@@ -29,6 +29,14 @@ class NewLink:
     """What to call the link: a to z, 0 to 9 and -, at most 11, a letter first."""
     token: Annotated[str, Field(max_length=4096, repr=False, examples=["nexthop1_..."])]
     """The join token that `gtund client add` printed at the far end; a secret until it is spent."""
+
+
+@dataclass(frozen=True, slots=True, config=TAKEN)
+class NewKey:
+    """The body of PUT /v1/links/{name}/key."""
+
+    token: Annotated[str, Field(max_length=4096, repr=False, examples=["nexthop1_..."])]
+    """The token that `gtund client rotate` printed at the far end; a secret until it is spent."""
 
 
 @dataclass(frozen=True, slots=True, config=SHOWN)
@@ -57,6 +65,12 @@ class LinkResource:
     """When the next try is due, in seconds since the epoch; null where none is."""
     rtt_ms: float | None
     """The smoothed round trip, in milliseconds; null while it is not up."""
+    channel: str
+    """What is in use: `hybrid`, `stream` or `datagram`; empty while it is not up, and for a link of gtun 2.0.2."""
+    loss: float | None
+    """The share of what we sent by datagram that was lost over the last seconds, 0 to 1; null without that channel."""
+    unit_bytes: int | None
+    """How much is sealed at once for that channel at present, in bytes; it shrinks under loss."""
     counters: Mapping[str, int]
     """Packets, bytes and drops since its gtun started; a gtun reports once a second."""
 
@@ -92,6 +106,9 @@ def resource(link: LinkStatus) -> LinkResource:
         since=link.since,
         retry_at=link.retry_at,
         rtt_ms=link.rtt_ms,
+        channel=link.channel,
+        loss=link.loss,
+        unit_bytes=link.unit_bytes,
         counters=dict(link.counters),
     )
 
@@ -122,6 +139,16 @@ def router(parts: Parts) -> APIRouter:
         found = await parts.links.status(link.name)
         return resource(replace(found, server=found.server or link.server))
 
+    @routes.put("/v1/links/{name}/key", responses=responses(404, 409, 422, 503))
+    async def rotate(
+        name: Annotated[str, Path(description="The link's name.", examples=["hk"])], new: NewKey, who: Who
+    ) -> LinkResource:
+        """Give a link another key. The old one is good until the server has taken the new one; flows live on."""
+        found = await _rotate(parts, name, new.token)
+        with contextlib.suppress(StoreUnavailable):
+            parts.store.record(who, "link given another key", detail=f"{name}, to {found.server}")
+        return found
+
     @routes.delete("/v1/links/{name}", status_code=204, response_class=Response, responses=responses(404, 409, 503))
     async def rm(name: Annotated[str, Path(description="The link's name.", examples=["hk"])], who: Who) -> Response:
         """Remove a link and its key; refused while a CIDR goes via it."""
@@ -139,6 +166,20 @@ def router(parts: Parts) -> APIRouter:
         return Response(status_code=204)
 
     return routes
+
+
+async def _rotate(parts: Parts, name: str, token: str) -> LinkResource:
+    try:
+        link = await parts.links.rotate(name, token)
+    except (UnknownLink, BadLinkName):
+        text = "there is no link of that name"
+        raise _refused(404, "link-unknown", text, "see what is there: nexthop link ls") from None
+    except BadToken as error:
+        raise _refused(422, "bad-token", str(error), "ask for a new one: `gtund client rotate NAME`") from None
+    except LinkRefused as error:
+        raise _refused(409, "link-refused", str(error), "ask for a new one: `gtund client rotate NAME`") from None
+    found = await parts.links.status(link.name)
+    return resource(replace(found, server=found.server or link.server))
 
 
 _NAMES = "write a to z, 0 to 9 and -, at most 11 characters, a letter first"

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
+from appliance import linkfile
 from appliance.status import LinkStatus
 from appliance.tunnel import token as join_token
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 DEVICE_PREFIX: Final = "tun-"
 _ANSWER_SECONDS: Final = 1.0
+_RELOAD_SECONDS: Final = 15.0
 _ANSWER_BYTES: Final = 64 * 1024
 _RESOLVE_SECONDS: Final = 2.0
 _RESOLVED_FOR: Final = 60.0  # seconds; a server that moves is found again, and a pass rarely waits for DNS
@@ -47,6 +49,10 @@ class BadLinkName(ValueError):
 
 class LinkExists(Exception):
     """A link of that name is there already; nothing was changed."""
+
+
+class LinkRefused(Exception):
+    """The link does not take that; the message says why. Nothing was changed."""
 
 
 class UnknownLink(KeyError):
@@ -112,23 +118,52 @@ class Links:
         """
         check_name(name)
         token = join_token.decode(token_text)
-        text = _toml(
-            "link",
-            {
-                "name": name,
-                "device": DEVICE_PREFIX + name,
-                "server": token.server,
-                "pin": token.pin,
-                "client": token.client,
-                "key": base64.b64encode(os.urandom(_KEY_BYTES)).decode(),
-                "join": token.secret,
-            },
-        )
+        values = {"name": name, "device": DEVICE_PREFIX + name, **_credentials(token)}
         self._files.mkdir(mode=0o750, parents=True, exist_ok=True)
-        _write_new(self._path(name), text)
+        try:
+            linkfile.write_new(self._path(name), linkfile.text("link", values))
+        except FileExistsError:
+            raise LinkExists(f"a link named {name!r} is there already: remove it first, or choose another") from None
         log.info("link %s joined: client %s of %s", name, token.client, token.server)
         self._changed()
         return self._read(name)
+
+    async def rotate(self, name: str, token_text: str) -> Link:
+        """Give a link another key, by a token of `gtund client rotate`; what else its file says stays.
+
+        Its gtun tries that first: a token that the server refuses changes nothing. Where no gtun runs, the next one
+        tries. Raises what `join` raises but for `LinkExists`, and `UnknownLink` or `LinkRefused`.
+        """
+        check_name(name)
+        token = join_token.decode(token_text)
+        path = self._path(name)
+        try:
+            before = path.read_text(encoding="utf-8")
+            table = dict(tomllib.loads(before).get("link", {}))
+        except FileNotFoundError:
+            raise UnknownLink(name) from None
+        except (ValueError, TypeError):
+            table = {}
+        if "key" not in table:
+            raise LinkRefused(f"the file of link {name} holds no key: leave the link and join it anew")
+        linkfile.replace(path, linkfile.text("link", {**table, **_credentials(token)}))
+        if refusal := await self._reload(name):
+            linkfile.replace(path, before)
+            raise LinkRefused(refusal)
+        log.info("link %s has another key: client %s of %s", name, token.client, token.server)
+        self._changed()
+        return self._read(name)
+
+    async def _reload(self, name: str) -> str:
+        """Have the link's gtun read its file again; return why it does not take it, "" if it does or does not run."""
+        try:
+            async with asyncio.timeout(_RELOAD_SECONDS):
+                answer = json.loads(await _ask(self._sockets / f"{name}.sock", "reload"))
+        except TimeoutError:
+            return "its gtun does not answer"
+        except (OSError, ValueError):
+            return ""
+        return str(answer.get("error", "")) if isinstance(answer, dict) else ""
 
     def rm(self, name: str) -> None:
         """Remove the link's file; its gtun is stopped by who runs it, its device by `forward`. Raises `UnknownLink`."""
@@ -137,7 +172,7 @@ class Links:
             self._path(name).unlink()
         except FileNotFoundError:
             raise UnknownLink(name) from None
-        _sync_directory(self._files)
+        linkfile.sync_directory(self._files)
         log.info("link %s removed", name)
         self._changed()
 
@@ -212,10 +247,18 @@ def _silent(name: str, reason: str) -> LinkStatus:
     return LinkStatus(name, DEVICE_PREFIX + name, "down", "not-running", reason)
 
 
-async def _ask(path: Path) -> bytes:
-    """Read a control socket to its end, or to more than any gtun says."""
+def _credentials(token: join_token.JoinToken) -> dict[str, object]:
+    """Return what a file holds of a token, with a key that is made here."""
+    key = base64.b64encode(os.urandom(_KEY_BYTES)).decode()
+    return {"server": token.server, "pin": token.pin, "client": token.client, "key": key, "join": token.secret}
+
+
+async def _ask(path: Path, command: str = "") -> bytes:
+    """Read a control socket to its end, or to more than any gtun says; without a command it tells the state."""
     reader, writer = await asyncio.open_unix_connection(path)
     try:
+        writer.write(command.encode())
+        writer.write_eof()
         answer = b""
         while len(answer) <= _ANSWER_BYTES and (more := await reader.read(_ANSWER_BYTES)):
             answer += more
@@ -237,7 +280,7 @@ def _status(name: str, answer: object) -> LinkStatus:
         value = answer.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
-    counters, pid = answer.get("counters"), answer.get("pid")
+    counters, pid, unit_bytes = (answer.get(key) for key in ("counters", "pid", "unit_bytes"))
     return LinkStatus(
         name=name,
         device=DEVICE_PREFIX + name,
@@ -251,6 +294,9 @@ def _status(name: str, answer: object) -> LinkStatus:
         since=number("since"),
         retry_at=number("retry_at"),
         rtt_ms=number("rtt_ms"),
+        channel=text("channel"),
+        loss=number("loss"),
+        unit_bytes=unit_bytes if isinstance(unit_bytes, int) else None,
         counters={str(key): value for key, value in counters.items() if isinstance(value, int)}
         if isinstance(counters, dict)
         else {},
@@ -290,38 +336,3 @@ async def _lookup(host: str) -> frozenset[Address]:
 
     threading.Thread(target=work, name=f"resolve {host}", daemon=True).start()
     return await answer
-
-
-def _toml(section: str, values: Mapping[str, str]) -> str:
-    # A JSON string is a TOML basic string, but for DEL, which json leaves as it is.
-    lines = (f"{key} = {json.dumps(value).replace(chr(127), chr(92) + 'u007f')}" for key, value in values.items())
-    return f"[{section}]\n" + "\n".join(lines) + "\n"
-
-
-def _write_new(path: Path, text: str) -> None:
-    """Write a 0600 file that appears whole, or not at all, and only where there is none; on disk when this returns."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)  # unlike a rename, refuses to replace
-        except FileExistsError:
-            raise LinkExists(
-                f"a link named {path.stem!r} is there already: remove it first, or choose another"
-            ) from None
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -48,6 +48,8 @@ class LinkStatus:
     """One link as its gtun describes itself on the control socket; see `appliance.links`.
 
     `state`: "up", "connecting" or "down". `since` and `retry_at` are seconds since the epoch, `rtt_ms` milliseconds.
+    `channel`: "hybrid", "stream" or "datagram", as it is in use. `loss`: the share of datagrams' units that was lost
+    over the last seconds, 0 to 1; `unit_bytes`: what such a unit holds at present.
     """
 
     name: str
@@ -62,6 +64,9 @@ class LinkStatus:
     since: float | None = None
     retry_at: float | None = None
     rtt_ms: float | None = None
+    channel: str = ""
+    loss: float | None = None
+    unit_bytes: int | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
 
 

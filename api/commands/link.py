@@ -27,17 +27,43 @@ def join(
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Join a gtund with the token that `gtund client add` printed; it is read from FILE or standard input."""
-    if any(_TOKEN_PREFIX in text for text in [name, str(file), *(rest or [])]):
-        usage("a join token does not belong on the command line, where every user of this machine can read it -> "
-               "give it by --file FILE or on standard input")  # fmt: skip
-    if rest not in (None, [], ["-"]) or (rest and file):
-        usage("only a name is taken -> give the join token by --file FILE or on standard input")
-    token = _read_token(file)
+    token = _token(name, rest, file)
     _, answer = reach(context).request("POST", "/v1/links", {"name": name, "token": token})
     if json:
         print_json(answer)
     else:
         typer.echo(f"{answer['name']}: joined {answer['server']}; it comes up within seconds: nexthop link ls")
+
+
+@app.command("rotate")
+def rotate(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="As `nexthop link ls` shows it.")],
+    rest: Annotated[
+        list[str] | None, typer.Argument(metavar="[-]", help="'-' for standard input, the default.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A file that holds the token.", metavar="FILE")] = None,
+    json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Give a link another key, with the token that `gtund client rotate` printed. Connections through it live on."""
+    from api.client import segment  # noqa: PLC0415
+
+    token = _token(name, rest, file)
+    _, answer = reach(context).request("PUT", f"/v1/links/{segment(name)}/key", {"token": token})
+    if json:
+        print_json(answer)
+    else:
+        typer.echo(f"{answer['name']}: has another key at {answer['server']}; the old one is good for nothing now")
+
+
+def _token(name: str, rest: list[str] | None, file: Path | None) -> str:
+    """Return the token from where it may come from."""
+    if any(_TOKEN_PREFIX in text for text in [name, str(file), *(rest or [])]):
+        usage("a join token does not belong on the command line, where every user of this machine can read it -> "
+               "give it by --file FILE or on standard input")  # fmt: skip
+    if rest not in (None, [], ["-"]) or (rest and file):
+        usage("only a name is taken -> give the join token by --file FILE or on standard input")
+    return _read_token(file)
 
 
 @app.command("ls")

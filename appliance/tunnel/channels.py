@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import math
 from collections import Counter
 from typing import Any
 
@@ -29,6 +30,9 @@ Channel = Stream | Datagram
 _DATAGRAM_PROBE: float = 0.25
 """Seconds: the datagram channel's probes also carry what shrinks units under loss."""
 
+_FORGET_AFTER: float = 10.0
+"""Seconds for which a past epoch's keys are kept: far more than a datagram is under way."""
+
 
 _LOOK_EVERY: float = 0.1
 
@@ -38,6 +42,9 @@ class Session:
 
     def __init__(self, message: dict[str, Any], pool: Pool, counters: Counter[str], now: float) -> None:
         self.keys = keys.Session(bytes.fromhex(message["session"]), base64.b64decode(message["secret"]))
+        self._last: keys.Session | None = None
+        self._next: keys.Session | None = None
+        self._forget_at = math.inf
         client = message["role"] == "client"
         self.direction = keys.Direction.TO_SERVER if client else keys.Direction.TO_CLIENT
         self.sources = Sources(ipaddress.ip_network(prefix) for prefix in message["sources"])
@@ -50,6 +57,37 @@ class Session:
         self._connect_by = now + DEAD_AFTER
         self._tickets, self._losses = Tickets(), Losses()
         self._copies, self._look_at = False, 0.0
+
+    # --- epochs: a new one's keys are installed at both ends before either seals with them ---------------------------
+
+    def install(self, epoch: int, secret: bytes) -> None:
+        """Be ready to open what is sealed in the next epoch."""
+        self._next = keys.Session(self.keys.session_id, secret, epoch)
+        for channel in self._all():
+            channel.install(self._next)
+
+    def switch(self, now: float) -> None:
+        """Seal in the epoch that was installed last; datagrams of the one before may still be on their way."""
+        if self._next is None:
+            return
+        for channel in self._all():
+            channel.rekey(self._next)
+        self._last, self.keys, self._next = self.keys, self._next, None
+        self._forget_at = now + _FORGET_AFTER
+
+    def forget(self, now: float) -> None:
+        """Forget the keys of past epochs, when it is time."""
+        if now >= self._forget_at:
+            self._last, self._forget_at = None, math.inf
+            self.datagram.forget()
+
+    def seals(self, number: int) -> tuple[keys.Sealer, keys.Opener]:
+        """Return what a new connection is sealed and opened with; its peer may be an epoch behind us, or ahead."""
+        opener = keys.Opener(self._last or self.keys, self.direction.opposite, number)
+        for later in (self.keys, self._next):
+            if later is not None:
+                opener.install(later)
+        return keys.Sealer(self.keys, self.direction, number), opener
 
     def put(self, number: int, stream: Stream) -> Stream | None:
         """Take in a connection; return the one that it takes over from."""
@@ -71,9 +109,12 @@ class Session:
         """Return the connections that there are."""
         return tuple(self._numbers)
 
+    def _all(self) -> tuple[Channel, ...]:
+        return (*self._numbers, self.datagram)
+
     def channels(self) -> tuple[Channel, ...]:
         """Return the channels that carry."""
-        return (*self._numbers, self.datagram) if self.datagram.usable else tuple(self._numbers)
+        return self._all() if self.datagram.usable else tuple(self._numbers)
 
     def choose(self, flow: int, tcp: bool) -> Channel | None:  # noqa: FBT001 - called for every packet
         """Return a flow's channel: for a stream always its own slot, any other while that is missing."""
@@ -110,8 +151,11 @@ class Session:
             "rtt": min(alive, default=None),
             "channels": {
                 "mode": self._mode.value,
+                "in_use": self._mode.value if self.datagram.usable else Mode.STREAM.value,
                 "connections": len(self._numbers),
                 "datagram": self.datagram.state if self.datagram.usable else None,
+                "epoch": self.keys.epoch,
+                "key_used": max(channel.used for channel in self._all()),
             },
         }
 

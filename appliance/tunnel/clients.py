@@ -12,7 +12,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -92,6 +92,18 @@ class Registry:
             self._write(client)
         return client, secret
 
+    def rotate(self, name: str, now: float) -> tuple[Client, bytes]:
+        """Let a client enrol another key; return it and the join secret. Raise `UnknownClient`.
+
+        The lease stays. The key that it has is good until the new one is enrolled, and dead from then on: a token that
+        is never spent locks nobody out.
+        """
+        with self._locked():
+            secret = secrets.token_bytes(JOIN_SECRET)
+            client = replace(self.get(name), join_sha256=_sha256(secret), join_until=now + JOIN_VALID)
+            self._write(client)
+        return client, secret
+
     def remove(self, name: str) -> None:
         """Forget a client; raise `UnknownClient`."""
         self.get(name)
@@ -100,7 +112,7 @@ class Registry:
     def admit(self, name: str, key: bytes, join: bytes, now: float) -> Client | None:
         """Return the client if the key is its own, or if the join secret lets this key become its own; else None.
 
-        A join secret is spent here, once: there is one gtund, and nothing comes between the look and the write.
+        A join secret is spent here, once.
         """
         try:
             client = self.get(name)
@@ -108,12 +120,19 @@ class Registry:
             client = Client(name, "")  # compare all the same, so that the time taken tells nobody which names exist
         if hmac.compare_digest(client.key_sha256, _sha256(key)):
             return client
-        fresh = hmac.compare_digest(client.join_sha256, _sha256(join)) and now < client.join_until
-        if not fresh or len(key) < LEAST_KEY:
+        if not _fresh(client, join, now) or len(key) < LEAST_KEY:
             return None
-        joined = replace(client, key_sha256=_sha256(key), join_sha256="", join_until=0.0)
-        self._write(joined)
-        return joined
+        return self._enrol(name, key, join, now)
+
+    def _enrol(self, name: str, key: bytes, join: bytes, now: float) -> Client | None:
+        """Spend the join secret, unless `rotate` or `remove` was here since it was looked at."""
+        with self._locked(), suppress(UnknownClient):
+            client = self.get(name)
+            if _fresh(client, join, now):
+                joined = replace(client, key_sha256=_sha256(key), join_sha256="", join_until=0.0)
+                self._write(joined)
+                return joined
+        return None
 
     def _free_address(self) -> IPv4Address:
         taken = {client.address for client in self.all()} | {str(self._gateway)}
@@ -134,6 +153,10 @@ class Registry:
         with (self._directory / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _fresh(client: Client, join: bytes, now: float) -> bool:
+    return hmac.compare_digest(client.join_sha256, _sha256(join)) and now < client.join_until
 
 
 def _sha256(data: bytes) -> str:

@@ -32,6 +32,7 @@ class LinkConfig:
     `channel`: what goes by TCP and what by UDP; `connections`: how many TCP connections the stream channel spreads its
     flows over; `gso`: whether the kernel may cut large sends into datagrams (UDP_SEGMENT). Where it refuses to, it is
     not asked again; without, each datagram is a call, for a device that cuts them wrongly.
+    Keys are made anew after `rekey_seconds`, or when one has sealed `rekey_records`.
     """
 
     name: str
@@ -44,6 +45,8 @@ class LinkConfig:
     connections: int = 4
     channel: Mode = Mode.HYBRID
     gso: bool = True
+    rekey_seconds: int = 3600
+    rekey_records: int = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,9 @@ def read_link(path: Path) -> LinkConfig:
     host_and_port(link.server, f"{path}: [link] server")
     if not 1 <= link.connections <= MOST_CONNECTIONS:
         raise ConfigError(f"{path}: [link] connections = {link.connections}: 1 to {MOST_CONNECTIONS}")
+    for key, value in (("rekey_seconds", link.rekey_seconds), ("rekey_records", link.rekey_records)):
+        if value < 1:
+            raise ConfigError(f"{path}: [link] {key} = {value}: 1 or more")
     for key, text in (("key", link.key), ("join", link.join)):
         try:
             base64.b64decode(text, validate=True)

@@ -24,6 +24,7 @@ from . import frame, keys, segment, unit, virtio
 from .buffers import Batch, Pool
 from .fairqueue import FairQueue
 from .liveness import Liveness
+from .loss import Loss
 from .pacing import Pacing
 
 _SOL_UDP: Final = 17
@@ -89,7 +90,7 @@ class Datagram:
         self._short: list[memoryview] = []
         self._alone = 0
         self._expect(mtu - 28 - unit.OVERHEAD)
-        self._sizing = unit.Sizing()
+        self._sizing, self._loss = unit.Sizing(), Loss()
         self._pacing = Pacing()
         self.resume_at = 0.0
         self._sent, self._reported_at = 0, time.monotonic()
@@ -118,6 +119,23 @@ class Datagram:
         self._attached_at = time.monotonic()
         self._set_mtu(self._mtu)
 
+    def install(self, session: keys.Session) -> None:
+        """Be ready to open what is sealed in this epoch."""
+        self._opener.install(session)
+
+    def rekey(self, session: keys.Session) -> None:
+        """Seal in this epoch from now on."""
+        self._sealer.rekey(session)
+
+    def forget(self) -> None:
+        """Forget the keys of epochs that are over."""
+        self._opener.forget()
+
+    @property
+    def used(self) -> int:
+        """Return for how many units a key is in use, at most."""
+        return max(self._sealer.used, self._opener.used)
+
     @property
     def usable(self) -> bool:
         """Return whether packets should go this way: a probe came back, and not long ago."""
@@ -129,7 +147,7 @@ class Datagram:
         rate = self._pacing.rate
         return {
             "unit_bytes": self._sizing.limit,
-            "loss": round(self._sizing.loss, 4),
+            "loss": round(self._loss.ratio, 4),
             "mtu": self._mtu,
             "rate": None if rate is None else round(rate),
         }
@@ -151,6 +169,7 @@ class Datagram:
             self._pacing.reported(self._sent, share, now - self._reported_at, self.liveness.latest, now)
             self._sent, self._reported_at = 0, now
         self._sizing.reported(sent, taken, now, shrink=not self._pacing.congested)
+        self._loss.reported(sent, taken, now)
         self.queue.largest = self._sizing.limit
         self.queue.tune(self.liveness.rtt or 0.0)
 

@@ -6,16 +6,22 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from . import keys, tun
+from . import keys, orphan, tun
+
+log = logging.getLogger(__name__)
 
 _MESSAGE = 64 << 10
+_MOMENT = 0.02
+_TRIES = 20
 
 
 @dataclass(slots=True)
@@ -24,7 +30,23 @@ class Traffic:
 
     rtt: float | None = None
     counters: dict[str, int] = field(default_factory=dict)
-    channels: dict[str, object] = field(default_factory=dict)
+    channels: dict[str, Any] = field(default_factory=dict)
+
+    def report(self) -> dict[str, object]:
+        """Return what a control socket tells of it.
+
+        `channel`: what is in use, which is not what was asked for where UDP does not pass; `loss`: the share of our
+        datagrams' units that was lost over the last seconds; `unit_bytes`: how much of such a unit is sealed at once.
+        """
+        datagram = self.channels.get("datagram") or {}
+        return {
+            "rtt_ms": round(self.rtt * 1000, 3) if self.rtt is not None else None,
+            "channel": self.channels.get("in_use", ""),
+            "loss": datagram.get("loss"),
+            "unit_bytes": datagram.get("unit_bytes"),
+            "channels": self.channels,
+            "counters": self.counters,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +54,14 @@ class Alive:
     """The first echo of a session came back: it carries."""
 
     session_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What is sealed in this epoch can be opened from now on."""
+
+    session_id: bytes
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +88,7 @@ class Over:
     why: str
 
 
-Report = Alive | Lost | Roamed | Over
+Report = Alive | Ready | Lost | Roamed | Over
 
 
 class WorkerDied(Exception):
@@ -85,11 +115,11 @@ class DataPlane:
 
     async def start(self) -> None:
         """Open the TUN, start the worker and hand the TUN over; raise `tun.DeviceBusy` or `tun.DeviceRefused`."""
-        device = tun.attach(self.device)
+        device = await self._attach()
         try:
             fd = self._theirs.fileno()
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"{__package__}.worker", str(fd), pass_fds=(fd,)
+                *(sys.executable, "-m", orphan.WORKER, str(fd), str(os.getpid())), pass_fds=(fd,)
             )
             self._theirs.close()
             self._order({"do": "device"}, [device.fd])
@@ -97,6 +127,21 @@ class DataPlane:
             # Only the worker may hold it: the carrier falls with the last descriptor.
             os.close(device.fd)
         asyncio.get_running_loop().add_reader(self._socket, self._listen)
+
+    async def _attach(self) -> tun.Tun:
+        """Open the TUN; a predecessor's data plane may need a moment to die, or some help."""
+        for _ in range(_TRIES):
+            try:
+                return tun.attach(self.device)
+            except tun.DeviceBusy:
+                await asyncio.sleep(_MOMENT)
+        if ended := orphan.end(self.device):
+            log.warning("killed %s, an orphan that held %s", ended, self.device)
+        for _ in range(_TRIES):
+            with contextlib.suppress(tun.DeviceBusy):
+                return tun.attach(self.device)
+            await asyncio.sleep(_MOMENT)
+        return tun.attach(self.device)
 
     def begin(self, session: keys.Session, role: str, sources: Sequence[str], connections: int, mode: str) -> None:
         """Start a session in which the peer may send from `sources` (CIDRs; none: anywhere). It ends the last."""
@@ -126,6 +171,22 @@ class DataPlane:
         """Hand over a connected UDP socket as the session's datagram channel; ours is closed."""
         self._order({"do": "datagram"}, [sock.fileno()])
         sock.close()
+
+    def install(self, session: keys.Session, *, switch: bool) -> None:
+        """Be ready for this epoch, which `Ready` will tell; with `switch` seal in it at once."""
+        self._order(
+            {
+                "do": "epoch",
+                "session": session.session_id.hex(),
+                "epoch": session.epoch,
+                "secret": base64.b64encode(session.secret).decode(),
+                "switch": switch,
+            }
+        )
+
+    def switch(self, session: keys.Session) -> None:
+        """Seal in this epoch, which was installed last."""
+        self._order({"do": "switch", "session": session.session_id.hex()})
 
     def stray(self, datagram: bytes, address: tuple[str | int, ...]) -> None:
         """Have a datagram looked at that came from an unknown address; `Roamed` is the answer if it is authentic."""
@@ -164,13 +225,18 @@ class DataPlane:
             for inbox in self._inboxes.values():
                 inbox.put_nowait(None)
             return
-        match json.loads(data):
+        self._take(json.loads(data))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message:
             case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
                 self.traffic = Traffic(rtt, counters, channels)
                 self.answered_at = time.monotonic()
                 self._answered()
             case {"is": "alive", "session": session}:
                 self._deliver(Alive(bytes.fromhex(session)))
+            case {"is": "ready", "session": session, "epoch": epoch}:
+                self._deliver(Ready(bytes.fromhex(session), epoch))
             case {"is": "lost", "session": session, "connection": number}:
                 self._deliver(Lost(bytes.fromhex(session), number))
             case {"is": "roamed", "session": session, "address": address}:

@@ -9,55 +9,55 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import logging
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from appliance.notify import Watchdog, notify
 
-from . import config, frame, identity, keys, report, tun, watch
+from . import config, keys, report, tun, watch
 from .backoff import Backoff
-from .dataplane import DataPlane, Lost, Over, WorkerDied
+from .dataplane import DataPlane, Over, Traffic, WorkerDied
+from .handshake import FAILURES, PATIENCE, connect, handshake, meaning
 from .legacy.client import Client
 from .legacy.config import read_client
+from .opened import Opened, open_data, open_datagram, said
 from .race import first, hang_up
-from .session import VERSIONS, Conversation, Event, Goodbye, Hello, Mode, Role, Welcome
+from .rotation import CannotRotate, Rotation
+from .session import Conversation, Mode, Role, Welcome
 from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")
 
-PATIENCE: Final = 10.0
-"""Seconds for a server to answer, from the first SYN to the first echo."""
-
-_READ: Final = 16 << 10
-_TCP_USER_TIMEOUT_MS: Final = 10_000
-
 
 class Gtun:
-    """One link, from its file."""
+    """One link, from its file, which `reread` reads again."""
 
-    def __init__(self, link: config.LinkConfig) -> None:
+    def __init__(self, link: config.LinkConfig, reread: Callable[[], config.LinkConfig] | None = None) -> None:
         self._link = link
+        self._reread = reread or (lambda: link)
+        self._begin_anew = asyncio.Event()
         self._watchdog = Watchdog()
         self._plane = self._new_plane()
         self._standing = Standing(State.CONNECTING, time.time())
         self._backoff = Backoff(random.random)
         self._repaired: Counter[str] = Counter()
+        self._rotation: Rotation | None = None
 
     async def run(self, control: Path | None) -> NoReturn:
         """Keep the link up until cancelled; raise what `tun` raises when there is nothing to keep."""
         async with contextlib.AsyncExitStack() as stack:
             if control is not None:
-                await stack.enter_async_context(report.serve(control, self.report))
+                commands = {"rekey": self.rekey, "reload": self.reload}
+                await stack.enter_async_context(report.serve(control, self.report, commands))
             stack.push_async_callback(self._close_plane)
             while True:
                 await self._open_device()
@@ -83,8 +83,9 @@ class Gtun:
     def report(self) -> report.Report:
         """Return the link's state for the control socket."""
         standing, traffic = self._standing, self._plane.traffic
-        up = standing.state is State.UP
+        now = traffic if standing.state is State.UP else Traffic(counters=traffic.counters)
         return {
+            **now.report(),
             "name": self._link.name,
             "device": self._link.device,
             "pid": os.getpid(),
@@ -96,84 +97,95 @@ class Gtun:
             "peer": standing.peer,
             "since": standing.since,
             "retry_at": standing.retry_at,
-            "rtt_ms": round(traffic.rtt * 1000, 3) if up and traffic.rtt is not None else None,
-            "channels": traffic.channels if up else {},
             "counters": {**traffic.counters, **self._repaired},
+            "tasks": len(asyncio.all_tasks()),
         }
 
-    async def _open_device(self) -> None:
-        """Open the TUN; a predecessor's data plane may need a moment to die."""
-        for _ in range(100):
+    async def rekey(self) -> dict[str, object]:
+        """Make the session's keys anew, for the control socket."""
+        if self._rotation is None:
+            return {"error": "there is no session whose keys could be made anew"}
+        try:
+            return {"epoch": await self._rotation.now()}
+        except CannotRotate as error:
+            return {"error": str(error)}
+
+    async def reload(self) -> dict[str, object]:
+        """Read the link's file again and begin a new session by it, for the control socket. Flows live on."""
+        try:
+            link = self._reread()
+        except config.ConfigError as error:
+            return {"error": str(error)}
+        if (link.name, link.device) != (self._link.name, self._link.device):
+            return {"error": "the link's name or device is another one: restart gtun for that"}
+        if _credentials(link) != _credentials(self._link):
             try:
-                await self._plane.start()
-            except tun.DeviceBusy:
-                await asyncio.sleep(0.05)
-            else:
-                return
-        raise tun.DeviceRefused(f"{self._link.device} stays busy: is another gtun running for this link?")
+                await self._try(link)
+            except FAILURES as error:
+                failure = meaning(link, error)
+                return {"error": str(failure), "code": failure.code}
+        self._link = link
+        self._begin_anew.set()
+        return {"reloaded": link.name}
+
+    async def _try(self, link: config.LinkConfig) -> None:
+        """See that the server lets us in so: only then what we have is given up."""
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await connect(link)
+            try:
+                conversation = Conversation(Role.CLIENT)
+                await handshake(link, conversation, said(conversation, reader), writer)
+            finally:
+                hang_up(writer)
+
+    async def _asked_to_begin_anew(self) -> LinkDown | WorkerDied:
+        await self._begin_anew.wait()
+        return LinkDown("reload", "the link's file is read again")
+
+    async def _open_device(self) -> None:
+        try:
+            await self._plane.start()
+        except tun.DeviceBusy:
+            text = f"{self._link.device} stays busy: is another gtun running for this link?"
+            raise tun.DeviceRefused(text) from None
 
     async def _attempt(self) -> None:
         try:
             await self._session()
-        except LinkDown as end:
-            failure = end
-        except TimeoutError:
-            failure = LinkDown("timeout", f"{self._link.server} does not answer within {PATIENCE:.0f} seconds")
-        except identity.PinMismatch as error:
-            failure = LinkDown("pin-mismatch", f"{error}: somebody is in between, or gtund was set up anew")
-        except frame.RemoteProtocolError as error:
-            failure = LinkDown("protocol", f"{self._link.server} does not speak our protocol: {error}")
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            failure = LinkDown("unreachable", f"{self._link.server} cannot be reached: {why}")
+        except FAILURES as error:
+            failure = meaning(self._link, error)
         self._plane.end()
         delay = self._backoff.failed()
         log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
         self._standing.become(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
-        await asyncio.sleep(delay)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._begin_anew.wait()
 
     async def _session(self) -> NoReturn:
-        host, port = config.host_and_port(self._link.server, "server")
+        self._begin_anew.clear()
         async with asyncio.timeout(PATIENCE) as patience:
-            reader, writer = await asyncio.open_connection(
-                host, port, ssl=identity.client_context(), server_hostname="", ssl_handshake_timeout=PATIENCE
-            )
+            reader, writer = await connect(self._link)
             try:
-                identity.check_pin(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), self._link.pin)
                 conversation = Conversation(Role.CLIENT)
-                welcome, session = await self._handshake(conversation, reader, writer)
+                events = said(conversation, reader)
+                welcome, session = await handshake(self._link, conversation, events, writer)
                 self._take_lease(welcome)
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
-                    self._plane.connect_datagram(_open_datagram(writer))
-                self._plane.connect(0, await _open_data(writer, session, 0))
+                    self._plane.connect_datagram(open_datagram(writer))
+                self._plane.connect(0, await open_data(writer, session, 0))
                 await self._alive(session)
                 patience.reschedule(None)
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._standing.become(State.UP)
-                raise await first(
-                    _control_over(conversation, reader), self._data_over(session, writer), self._device_lost(welcome)
-                )
+                opened = Opened(self._link, self._plane, conversation, events, writer, session)
+                self._rotation = opened.rotation
+                raise await first(opened.over(), self._device_lost(welcome), self._asked_to_begin_anew())
             finally:
+                self._rotation = None
                 hang_up(writer)
-
-    async def _handshake(
-        self, conversation: Conversation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> tuple[Welcome, keys.Session]:
-        ours = os.urandom(keys.RANDOM)
-        key, join = base64.b64decode(self._link.key), base64.b64decode(self._link.join)
-        conversation.hello(
-            Hello(VERSIONS, self._link.client, key, join, ours, self._link.connections, self._link.channel)
-        )
-        writer.write(conversation.to_send())
-        match await _next_event(conversation, reader):
-            case Welcome() as welcome:
-                return welcome, keys.Session.agree(welcome.session_id, ours, welcome.random)
-            case Goodbye(code, reason):
-                raise LinkDown(code, f"{self._link.server} refuses us: {reason}")
-            case other:
-                raise frame.RemoteProtocolError(f"{type(other).__name__} is no answer")
 
     def _take_lease(self, welcome: Welcome) -> None:
         try:
@@ -205,76 +217,14 @@ class Gtun:
             return LinkDown("device", f"the kernel tells no changes of {self._link.device}: {error.strerror}")
         return LinkDown("device", "the kernel tells no changes any more")  # never: they do not end
 
-    async def _data_over(self, session: keys.Session, control: asyncio.StreamWriter) -> LinkDown | WorkerDied:
-        """Open the other data connections, and a new one for each that ends; return why the session ended."""
-        try:
-            for number in range(1, self._link.connections):
-                self._plane.connect(number, await _open_data(control, session, number))
-            while True:
-                match await self._plane.report(session.session_id):
-                    case Over(_, why):
-                        return LinkDown("gone", why)
-                    case Lost(_, number):
-                        number += self._link.connections
-                        async with asyncio.timeout(PATIENCE):
-                            self._plane.connect(number, await _open_data(control, session, number))
-        except WorkerDied as error:
-            return error
-        except OSError as error:
-            return LinkDown("gone", f"a data connection cannot be opened: {error.strerror or error}")
-
     async def _alive(self, session: keys.Session) -> None:
         match await self._plane.report(session.session_id):
             case Over(_, why):
                 raise LinkDown("gone", why)
 
 
-async def _next_event(conversation: Conversation, reader: asyncio.StreamReader) -> Event:
-    while True:
-        data = await reader.read(_READ)
-        if not data:
-            raise LinkDown("gone", "the server closed the control connection")
-        for event in conversation.receive(data):
-            return event
-
-
-async def _control_over(conversation: Conversation, reader: asyncio.StreamReader) -> LinkDown | WorkerDied:
-    """Return why the session ended, as the control channel tells it."""
-    try:
-        match await _next_event(conversation, reader):
-            case Goodbye(code, reason):
-                return LinkDown(code, f"the server ended the session: {reason}")
-            case other:
-                return LinkDown("protocol", f"the server sent {type(other).__name__} in an open session")
-    except LinkDown as end:
-        return end
-    except (frame.RemoteProtocolError, OSError) as error:
-        return LinkDown("gone", f"the control connection broke: {error}")
-
-
-async def _open_data(control: asyncio.StreamWriter, session: keys.Session, number: int) -> socket.socket:
-    """Connect once more to where the control channel ended up, and show that it is us."""
-    peer = control.get_extra_info("peername")
-    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _TCP_USER_TIMEOUT_MS)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, peer)
-        preface = frame.PREFACE.pack(frame.PREFACE_MAGIC, session.session_id, number, session.proof(number))
-        await loop.sock_sendall(sock, preface)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _open_datagram(control: asyncio.StreamWriter) -> socket.socket:
-    """Return a UDP socket connected to where the control channel ended up."""
-    peer = control.get_extra_info("peername")
-    sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(peer)
-    return sock
+def _credentials(link: config.LinkConfig) -> tuple[str, ...]:
+    return link.server, link.pin, link.client, link.key, link.join
 
 
 async def _serve(link: Gtun | Client, control: Path | None) -> None:
@@ -288,6 +238,10 @@ async def _serve(link: Gtun | Client, control: Path | None) -> None:
         notify("STOPPING=1")
 
 
+def _link(file: Path) -> Gtun:
+    return Gtun(config.read_link(file), lambda: config.read_link(file))
+
+
 def main() -> None:
     """Run ``gtun --config FILE`` or ``gtun --legacy FILE``."""
     parser = argparse.ArgumentParser(prog="gtun", description="Keep one link to a gtund.")
@@ -299,7 +253,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format="%(name)s: %(message)s")
     try:
-        link = Gtun(config.read_link(options.config)) if options.config else Client(read_client(options.legacy))
+        link = _link(options.config) if options.config else Client(read_client(options.legacy))
     except config.ConfigError as error:
         parser.exit(2, f"gtun: {error}\n")
     try:

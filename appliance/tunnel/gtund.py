@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
@@ -79,12 +80,21 @@ def listen(where: str) -> socket.socket:
 
 def add_client(settings: config.GtundConfig, name: str) -> str:
     """Register a client and return its join token."""
+    return _token(settings, lambda known: known.add(name, time.time()))
+
+
+def rotate_client(settings: config.GtundConfig, name: str) -> str:
+    """Let a client enrol another key in place of the one that it has; return the join token for that."""
+    return _token(settings, lambda known: known.rotate(name, time.time()))
+
+
+def _token(settings: config.GtundConfig, grant: Callable[[clients.Registry], tuple[clients.Client, bytes]]) -> str:
     public = settings.server.public
     if not public:
         raise Unusable('set [server] public = "HOST:PORT" in gtund.toml: it is what clients connect to')
     host, port = config.host_and_port(public, "[server] public")
     pin = identity.pin_of_file(identity.ensure(Path(settings.server.state)))
-    client, secret = registry(settings).add(name, time.time())
+    client, secret = grant(registry(settings))
     return token.encode(token.JoinToken(host, port, pin, client.name, base64.b64encode(secret).decode()))
 
 
@@ -101,6 +111,7 @@ def _ask(path: Path) -> dict[str, object]:
     with socket.socket(socket.AF_UNIX) as sock, contextlib.suppress(OSError, ValueError):
         sock.settimeout(2)
         sock.connect(str(path))
+        sock.shutdown(socket.SHUT_WR)  # no command
         answer: dict[str, object] = json.loads(sock.makefile().read())["clients"]
         return answer
     return {}
@@ -123,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     task.add_argument("--purge", action="store_true", help="remove its rules and device from this machine's kernel")
     old.add_argument("--verbose", action="store_true")
     client = verbs.add_parser("client", help="who may come in").add_subparsers(dest="noun", required=True)
-    for verb, text in (("add", "register a client and print its join token"), ("rm", "forget a client")):
+    for verb, text in (
+        ("add", "register a client and print its join token"),
+        ("rm", "forget a client"),
+        ("rotate", "print a join token for another key; the present one is good until that is enrolled"),
+    ):
         client.add_parser(verb, parents=[common], help=text).add_argument("name")
     client.add_parser("ls", parents=[common], help="list clients").add_argument("--json", action="store_true")
     return parser
@@ -144,6 +159,8 @@ def _carry_out(options: argparse.Namespace) -> None:
             tun.permit(settings.tunnel.subnet)
         case _, "add":
             sys.stdout.write(add_client(settings, options.name) + "\n")
+        case _, "rotate":
+            sys.stdout.write(rotate_client(settings, options.name) + "\n")
         case _, "rm":
             registry(settings).remove(options.name)
         case _:

@@ -1,9 +1,12 @@
 """Which key seals what. Pure.
 
 Both ends throw in 32 fresh random bytes; HKDF-SHA256 (RFC 5869) makes of them one AES-256-GCM key for each session,
-direction, connection and epoch. The nonce is the record's 64-bit counter, which starts at 0 with the key and never goes
-back, so no pair of key and nonce comes twice; a connection's number is never used again in its session. Keys live in
-memory only.
+direction, connection and epoch. The nonce is the record's 64-bit counter, which starts at 0 with the connection, goes
+on through its epochs and never goes back, so no pair of key and nonce comes twice; a connection's number is never used
+again in its session. Keys live in memory only.
+
+An epoch ends by both ends throwing in random bytes once more. Its secret is made from the one before, which is then
+forgotten: whoever learns today's keys cannot open what was recorded yesterday.
 """
 
 from __future__ import annotations
@@ -28,6 +31,12 @@ RANDOM: Final = 32
 LAST_COUNTER: Final = 1 << 48
 """Far below the 2^64 of the field; a session is made anew long before."""
 
+LAST_EPOCH: Final = 0xFFFF
+"""What a datagram's header has room for."""
+
+DATAGRAMS: Final = 0xFFFF
+"""The datagram channel's number in key derivation; no TCP connection is given it."""
+
 _NONCE: Final = struct.Struct("!4xQ")
 _INFO: Final = struct.Struct("!HI")
 
@@ -50,34 +59,51 @@ class NotAuthentic(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What both ends know of a session after the handshake."""
+    """What both ends know of a session in one epoch; the handshake makes the first."""
 
     session_id: bytes
     secret: bytes = field(repr=False)
+    epoch: int = 0
 
     @classmethod
     def agree(cls, session_id: bytes, client_random: bytes, server_random: bytes) -> Session:
         """Derive the session's secret; both ends call this with the same values."""
         return cls(session_id, _extract(session_id, client_random + server_random))
 
-    def key(self, direction: Direction, connection: int, epoch: int) -> bytes:
-        """Return the 32-byte key of one direction of one connection in one epoch."""
-        return _expand(self.secret, direction.value + _INFO.pack(connection, epoch))
+    def renew(self, client_random: bytes, server_random: bytes) -> Session:
+        """Derive the next epoch; both ends call this with the same values."""
+        if self.epoch >= LAST_EPOCH:
+            raise frame.LocalProtocolError("a session has no more epochs")
+        return Session(self.session_id, _extract(self.secret, client_random + server_random), self.epoch + 1)
+
+    def key(self, direction: Direction, connection: int) -> bytes:
+        """Return the 32-byte key of one direction of one connection in this epoch."""
+        return _expand(self.secret, direction.value + _INFO.pack(connection, self.epoch))
 
     def proof(self, connection: int) -> bytes:
         """Return the 32 bytes that show a new data connection to be of this session."""
-        return _expand(self.secret, b"nexthop 1 open" + _INFO.pack(connection, 0))
+        return _expand(self.secret, b"nexthop 1 open" + _INFO.pack(connection, self.epoch))
 
 
 class Sealer:
     """Seals the records of one direction of one connection."""
 
-    def __init__(self, session: Session, direction: Direction, connection: int, epoch: int = 0) -> None:
-        self._aead = AESGCM(session.key(direction, connection, epoch))
+    def __init__(self, session: Session, direction: Direction, connection: int) -> None:
         self._aad = bytearray(session.session_id + bytes(frame.RECORD.size))
         self._at = len(session.session_id)
-        self._connection, self._epoch = connection, epoch
+        self._direction, self._connection = direction, connection
         self._counter = 0
+        self.rekey(session)
+
+    def rekey(self, session: Session) -> None:
+        """Seal with this epoch's key from now on; the peer has said that it can open it."""
+        self._aead = AESGCM(session.key(self._direction, self._connection))
+        self._epoch, self._first = session.epoch, self._counter
+
+    @property
+    def used(self) -> int:
+        """Return how many records the present key has sealed."""
+        return self._counter - self._first
 
     def seal(self, kind: frame.Kind, plain: memoryview | bytes, record: memoryview) -> int:
         """Write the whole record for `plain` into `record`; return its length in bytes."""
@@ -97,29 +123,47 @@ class Sealer:
 class Opener:
     """Opens the records of one direction of one connection, in the order in which they were sealed."""
 
-    def __init__(self, session: Session, direction: Direction, connection: int, epoch: int = 0) -> None:
-        self._aead = AESGCM(session.key(direction, connection, epoch))
+    def __init__(self, session: Session, direction: Direction, connection: int) -> None:
+        self._aeads: dict[int, AESGCM] = {}
         self._aad = bytearray(session.session_id + bytes(frame.RECORD.size))
         self._at = len(session.session_id)
-        self._expected = (connection, epoch)
-        self._counter = 0
+        self._direction, self._connection = direction, connection
+        self._counter = self._first = 0
+        self._epoch = session.epoch
+        self.install(session)
+
+    def install(self, session: Session) -> None:
+        """Be ready for records of this epoch, too; the first one that comes ends the epochs before it."""
+        self._aeads[session.epoch] = AESGCM(session.key(self._direction, self._connection))
+
+    @property
+    def used(self) -> int:
+        """Return how many records the present key has opened."""
+        return self._counter - self._first
 
     def open(self, header: frame.Header, record: memoryview, plain: memoryview) -> int:
         """Open `record` (header included) into `plain`; return the length in bytes, or raise `NotAuthentic`.
 
         A stream keeps order, so a counter that is not the next one means a replay or a loss on a line that has neither.
         """
-        if (header.connection, header.epoch) != self._expected or header.counter != self._counter:
+        aead = self._aeads.get(header.epoch)
+        if aead is None or header.connection != self._connection or header.counter != self._counter:
             raise NotAuthentic("a record out of its place")
         self._aad[self._at :] = record[: frame.RECORD.size]
         sealed = record[frame.RECORD.size : frame.RECORD.size + header.length]
         length = header.length - frame.TAG
         try:
-            self._aead.decrypt_into(_NONCE.pack(self._counter), sealed, self._aad, plain[:length])
+            aead.decrypt_into(_NONCE.pack(self._counter), sealed, self._aad, plain[:length])
         except Exception as error:  # cryptography raises InvalidTag; anything else here is as good a reason to stop
             raise NotAuthentic("a record that the peer did not seal") from error
+        if header.epoch != self._epoch:
+            self._enter(header.epoch)
         self._counter += 1
         return length
+
+    def _enter(self, epoch: int) -> None:
+        self._epoch, self._first = epoch, self._counter
+        self._aeads = {known: aead for known, aead in self._aeads.items() if known >= epoch}
 
 
 def _extract(salt: bytes, material: bytes) -> bytes:

@@ -24,10 +24,22 @@ from appliance.notify import Watchdog
 from . import frame, keys, tun
 from .clients import Client, Registry, UnknownClient
 from .config import TunnelConfig
-from .dataplane import DataPlane, Over, Roamed, WorkerDied
+from .dataplane import DataPlane, Over, Ready, Roamed, WorkerDied
 from .gate import PATIENCE, Gate
-from .race import first, hang_up
-from .session import Conversation, Goodbye, Hello, Refusal, Role, Welcome, choose_version
+from .race import first, hang_up, keep_alive
+from .session import (
+    CAPABILITIES,
+    Conversation,
+    Goodbye,
+    Hello,
+    Refusal,
+    Rekey,
+    Rekeyed,
+    Role,
+    Switch,
+    Welcome,
+    choose_version,
+)
 from .strays import Strays
 
 log = logging.getLogger("gtund")
@@ -50,6 +62,41 @@ class Served:
     source: str
     since: float = field(default_factory=time.time)
     connections: set[int] = field(default_factory=set)
+    last: keys.Session | None = None
+    next: tuple[keys.Session, bytes] | None = None
+
+    def proven(self, number: int, proof: bytes) -> bool:
+        """Tell whether a data connection is of this session; the client may not know of the newest epoch yet."""
+        known = (self.session, self.last)
+        return any(hmac.compare_digest(each.proof(number), proof) for each in known if each is not None)
+
+    def rekey(self, asked: Rekey) -> None:
+        """Prepare the next epoch; `ready` goes on. Raise `RemoteProtocolError` if it is not the next one's turn."""
+        if asked.epoch != self.session.epoch + 1 or self.next is not None:
+            raise frame.RemoteProtocolError(f"epoch {asked.epoch} is asked for in epoch {self.session.epoch}")
+        ours = os.urandom(keys.RANDOM)
+        self.next = self.session.renew(asked.random, ours), ours
+        self.plane.install(self.next[0], switch=False)
+
+    def ready(self) -> None:
+        """Tell the client that what it seals in the next epoch can be opened."""
+        if self.next is not None:
+            self.last, self.session = self.session, self.next[0]
+            self.conversation.rekeyed(Rekeyed(self.session.epoch, self.next[1]))
+            self.writer.write(self.conversation.to_send())
+
+    def switch(self, told: Switch) -> None:
+        """Seal in the new epoch: the client opens it. Raise `RemoteProtocolError` if there is none."""
+        if self.next is None or told.epoch != self.session.epoch:
+            raise frame.RemoteProtocolError(f"a switch to epoch {told.epoch} in epoch {self.session.epoch}")
+        self.next = None
+        self.plane.switch(self.session)
+        asyncio.get_running_loop().call_later(PATIENCE, self._forget, self.last)
+
+    def _forget(self, session: keys.Session | None) -> None:
+        """Forget an epoch's secret: no data connection begins with it any more."""
+        if self.last is session:
+            self.last = None
 
     def end(self, code: Refusal, reason: str) -> None:
         """Say goodbye, end the data plane's session, and close."""
@@ -93,12 +140,13 @@ class Server:
         """Return who is connected, for the control socket."""
         return {
             "turned_away": self._gate.turned_away,
+            "tasks": len(asyncio.all_tasks()),
             "clients": {
                 name: {
                     "source": served.source,
                     "since": served.since,
-                    "rtt_ms": round(served.plane.traffic.rtt * 1000, 3) if served.plane.traffic.rtt else None,
-                    "counters": served.plane.traffic.counters,
+                    "address": served.client.address,
+                    **served.plane.traffic.report(),
                 }
                 for name, served in self.served.items()
             },
@@ -139,7 +187,7 @@ class Server:
             served = self._session(session_id)
             if magic != frame.PREFACE_MAGIC or served is None:
                 raise frame.RemoteProtocolError("a data connection of no session")
-            if not hmac.compare_digest(served.session.proof(number), proof) or number in served.connections:
+            if not served.proven(number, proof) or number in served.connections or number == keys.DATAGRAMS:
                 raise frame.RemoteProtocolError("a data connection without proof, or one that was there before")
             served.connections.add(number)
             served.plane.connect(number, sock)
@@ -150,6 +198,7 @@ class Server:
         reader = asyncio.StreamReader(limit=frame.BEFORE_AUTH)
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
+        keep_alive(sock)
         async with asyncio.timeout(PATIENCE):
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE, ssl_shutdown_timeout=1
@@ -208,7 +257,9 @@ class Server:
             self.served[client.name] = served
         lease = IPv4Interface(f"{client.address}/{self._tunnel.subnet.prefixlen}")
         version = choose_version(hello.versions) or 0
-        conversation.welcome(Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu))
+        conversation.welcome(
+            Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu, capabilities=CAPABILITIES)
+        )
         writer.write(conversation.to_send())
         log.info("client %s came in from %s with %s", client.name, source, client.address)
         try:
@@ -222,7 +273,7 @@ class Server:
     async def _until_over(self, served: Served, reader: asyncio.StreamReader) -> str:
         """Return why the session ended: by the client's word, its line, or silence in the tunnel."""
         return await first(
-            _control_over(served.conversation, reader),
+            _control_over(served, reader),
             self._data_over(served),
         )
 
@@ -232,6 +283,8 @@ class Server:
                 match await served.plane.report(served.session.session_id):
                     case Over(_, why):
                         return why
+                    case Ready():
+                        served.ready()
                     case Roamed(_, address):
                         served.plane.connect_datagram(self._strays.connected(address))
         except (WorkerDied, OSError) as error:
@@ -289,13 +342,18 @@ async def _hello(conversation: Conversation, reader: asyncio.StreamReader) -> He
     raise frame.RemoteProtocolError("it went away without a word")
 
 
-async def _control_over(conversation: Conversation, reader: asyncio.StreamReader) -> str:
+async def _control_over(served: Served, reader: asyncio.StreamReader) -> str:
     try:
         while data := await reader.read(_READ):
-            for event in conversation.receive(data):
-                if isinstance(event, Goodbye):
-                    return event.reason
-    except (OSError, frame.RemoteProtocolError) as error:
+            for event in served.conversation.receive(data):
+                match event:
+                    case Rekey():
+                        served.rekey(event)
+                    case Switch():
+                        served.switch(event)
+                    case Goodbye(_, reason):
+                        return reason
+    except (OSError, frame.RemoteProtocolError, WorkerDied) as error:
         return f"its control connection broke: {error}"
     return "it closed the control connection"
 

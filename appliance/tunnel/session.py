@@ -7,10 +7,14 @@ Everything that affects the state lives in `TRANSITIONS`; a message that has no 
                                    ASKED          somebody decides: `welcome` or `refuse`
     OPEN         <-- welcome --    OPEN
     CLOSED       <-- refused --    CLOSED
+    OPEN         -- rekey -->      OPEN           only where both ends are capable of it; see `Capability`
+    OPEN         <-- rekeyed --    OPEN           what the client sends may be sealed with the next epoch's keys
+    OPEN         -- switch -->     OPEN           so may what the server sends
     CLOSED       <-- bye -->       CLOSED         with a code, by either end, at any time after
 
 It runs inside TLS, and the client has checked the server's key before its first byte. The client names the versions
-that it speaks, the server picks the greatest that it knows too, so a newer end talks to an older one.
+that it speaks, the server picks the greatest that it knows too, so a newer end talks to an older one. Within a version,
+each end names its capabilities, and what either lacks or does not know is not used.
 """
 
 from __future__ import annotations
@@ -46,6 +50,18 @@ class Mode(Enum):
     HYBRID = "hybrid"
 
 
+class Capability(Enum):
+    """What an end can do beyond the version's beginnings. The values are on the wire.
+
+    REKEY: a session's keys are made anew, in epochs.
+    """
+
+    REKEY = "rekey"
+
+
+CAPABILITIES: Final = frozenset(Capability)
+
+
 class State(Enum):
     """Where the conversation stands."""
 
@@ -60,10 +76,16 @@ TRANSITIONS: Final = {
     (Role.SERVER, State.AWAIT_HELLO, "hello"): State.ASKED,
     (Role.CLIENT, State.HELLO_SENT, "welcome"): State.OPEN,
     (Role.CLIENT, State.HELLO_SENT, "refused"): State.CLOSED,
+    (Role.SERVER, State.OPEN, "rekey"): State.OPEN,
+    (Role.CLIENT, State.OPEN, "rekeyed"): State.OPEN,
+    (Role.SERVER, State.OPEN, "switch"): State.OPEN,
     (Role.CLIENT, State.OPEN, "bye"): State.CLOSED,
     (Role.SERVER, State.OPEN, "bye"): State.CLOSED,
 }
 """(who receives, where it stands, what comes) -> where it stands then."""
+
+_NEEDS: Final = {"rekey": Capability.REKEY, "rekeyed": Capability.REKEY, "switch": Capability.REKEY}
+"""What comes -> what both ends must be capable of."""
 
 
 class Refusal(Enum):
@@ -91,6 +113,7 @@ class Hello:
     random: bytes = field(repr=False)
     connections: int = 1
     mode: Mode = Mode.HYBRID
+    capabilities: frozenset[Capability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +126,30 @@ class Welcome:
     address: IPv4Interface
     gateway: IPv4Address
     mtu: int
+    capabilities: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """The client wants the session's keys made anew; its part of what `epoch` is made from."""
+
+    epoch: int
+    random: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """The server's part. It opens what is sealed in `epoch` from now on."""
+
+    epoch: int
+    random: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The client opens what is sealed in `epoch` from now on, and seals so itself."""
+
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +160,7 @@ class Goodbye:
     reason: str
 
 
-Event = Hello | Welcome | Goodbye
+Event = Hello | Welcome | Rekey | Rekeyed | Switch | Goodbye
 
 
 class Conversation:
@@ -122,6 +169,8 @@ class Conversation:
     def __init__(self, role: Role) -> None:
         self.role = role
         self.state = State.AWAIT_HELLO if role is Role.SERVER else State.HELLO_SENT
+        self.capabilities: frozenset[Capability] = frozenset()
+        self._offered: frozenset[Capability] = frozenset()
         self._decoder = frame.Decoder()
         self._outgoing = b""
 
@@ -135,7 +184,7 @@ class Conversation:
         return data
 
     def hello(self, hello: Hello) -> None:
-        """Ask to come in: a client's first and only word."""
+        """Ask to come in: a client's first word."""
         self._require(Role.CLIENT, State.HELLO_SENT)
         self._say(
             "hello",
@@ -146,13 +195,16 @@ class Conversation:
             random=_text(hello.random),
             connections=hello.connections,
             mode=hello.mode.value,
+            capabilities=sorted(each.value for each in hello.capabilities),
         )
+        self._offered = hello.capabilities
         self._decoder.limit = frame.AFTER_AUTH  # the server's key was checked before this
 
     def welcome(self, welcome: Welcome) -> None:
         """Let the client in."""
         self._require(Role.SERVER, State.ASKED)
         self.state = State.OPEN
+        self.capabilities = welcome.capabilities & self._offered
         self._decoder.limit = frame.AFTER_AUTH
         self._say(
             "welcome",
@@ -162,7 +214,20 @@ class Conversation:
             address=str(welcome.address),
             gateway=str(welcome.gateway),
             mtu=welcome.mtu,
+            capabilities=sorted(each.value for each in welcome.capabilities),
         )
+
+    def rekey(self, rekey: Rekey) -> None:
+        """Ask for the next epoch: `rekeyed` answers."""
+        self._say_in_epochs(Role.CLIENT, "rekey", epoch=rekey.epoch, random=_text(rekey.random))
+
+    def rekeyed(self, rekeyed: Rekeyed) -> None:
+        """Give the client the other part of the next epoch, once what it seals then can be opened."""
+        self._say_in_epochs(Role.SERVER, "rekeyed", epoch=rekeyed.epoch, random=_text(rekeyed.random))
+
+    def switch(self, switch: Switch) -> None:
+        """Tell the server that what it seals in the new epoch can be opened here."""
+        self._say_in_epochs(Role.CLIENT, "switch", epoch=switch.epoch)
 
     def refuse(self, code: Refusal, reason: str) -> None:
         """Say no, with a reason for people that tells nothing about other clients."""
@@ -181,9 +246,21 @@ class Conversation:
         following = TRANSITIONS.get((self.role, self.state, kind))
         if following is None:
             raise frame.RemoteProtocolError(f"{kind[:20]!r} came in state {self.state.value}")
+        if kind in _NEEDS and _NEEDS[kind] not in self.capabilities:
+            raise frame.RemoteProtocolError(f"{kind!r} came, of which not both ends said to be capable")
         event = _read(message)
+        if isinstance(event, Hello):
+            self._offered = event.capabilities
+        elif isinstance(event, Welcome):
+            self.capabilities = event.capabilities & self._offered
         self.state = following
         return event
+
+    def _say_in_epochs(self, role: Role, kind: str, **fields: object) -> None:
+        self._require(role, State.OPEN)
+        if Capability.REKEY not in self.capabilities:
+            raise frame.LocalProtocolError("the peer is not capable of making keys anew")
+        self._say(kind, **fields)
 
     def _say(self, kind: str, **fields: object) -> None:
         self._outgoing += frame.encode({"type": kind, **fields})
@@ -213,7 +290,8 @@ def _read_hello(message: frame.Message) -> Hello:
     if len(random) != keys.RANDOM or not 1 <= connections <= MOST_CONNECTIONS:
         raise ValueError
     key, join, mode = _bytes(message["key"]), _bytes(message["join"]), Mode(message["mode"])
-    return Hello(tuple(versions), name, key, join, random, int(connections), mode)
+    able = _capabilities(message)
+    return Hello(tuple(versions), name, key, join, random, int(connections), mode, capabilities=able)
 
 
 def _read_welcome(message: frame.Message) -> Welcome:
@@ -221,7 +299,27 @@ def _read_welcome(message: frame.Message) -> Welcome:
     if len(session_id) != keys.SESSION_ID or len(random) != keys.RANDOM or not 576 <= mtu <= 65_535:
         raise ValueError
     address, gateway = IPv4Interface(message["address"]), IPv4Address(message["gateway"])
-    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu)
+    able = _capabilities(message)
+    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu, capabilities=able)
+
+
+def _read_rekey(message: frame.Message) -> Rekey:
+    return Rekey(*_epoch_and_random(message))
+
+
+def _read_rekeyed(message: frame.Message) -> Rekeyed:
+    return Rekeyed(*_epoch_and_random(message))
+
+
+def _read_switch(message: frame.Message) -> Switch:
+    return Switch(int(message["epoch"]))
+
+
+def _epoch_and_random(message: frame.Message) -> tuple[int, bytes]:
+    epoch, random = int(message["epoch"]), _bytes(message["random"])
+    if not 0 < epoch <= keys.LAST_EPOCH or len(random) != keys.RANDOM:
+        raise ValueError
+    return epoch, random
 
 
 def _read_goodbye(message: frame.Message) -> Goodbye:
@@ -231,9 +329,18 @@ def _read_goodbye(message: frame.Message) -> Goodbye:
 _READERS: Final[dict[str, Callable[[frame.Message], Event]]] = {
     "hello": _read_hello,
     "welcome": _read_welcome,
+    "rekey": _read_rekey,
+    "rekeyed": _read_rekeyed,
+    "switch": _read_switch,
     "refused": _read_goodbye,
     "bye": _read_goodbye,
 }
+
+
+def _capabilities(message: frame.Message) -> frozenset[Capability]:
+    """Return what we know of what the peer can do; an older peer says nothing, a newer one more than we know."""
+    said = message.get("capabilities", [])
+    return frozenset(each for each in Capability if each.value in said)
 
 
 def _text(data: bytes) -> str:

@@ -46,6 +46,8 @@ _INFO: Final = struct.Struct("=68xI28xIQ24xI")
 """Of struct tcp_info in linux/tcp.h: the smoothed round trip in microseconds, segments sent again, the pacing rate in
 bytes per second, and segments sent."""
 
+_TCP_INFO: Final = 104
+_TOTAL_RETRANSMITS: Final = 100
 _RECORD: Final = frame.RECORD.size + frame.LARGEST_SEALED
 _RECEIVE: Final = 8 * _RECORD
 
@@ -87,6 +89,7 @@ class Stream:
         self.rtt = 0.0
         self.rate = 0
         self.sent = self.sent_again = 0
+        self._retransmitted = 0
         self._pool = pool
         self._sealer, self._opener = sealer, opener
         self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
@@ -95,6 +98,26 @@ class Stream:
         self._received = memoryview(bytearray(_RECEIVE))
         self._start = self._end = 0
         self._plain = memoryview(bytearray(frame.LARGEST_SEALED))
+
+    def install(self, session: keys.Session) -> None:
+        """Be ready to open what is sealed in this epoch."""
+        self._opener.install(session)
+
+    def rekey(self, session: keys.Session) -> None:
+        """Seal in this epoch from now on."""
+        self._sealer.rekey(session)
+
+    @property
+    def used(self) -> int:
+        """Return for how many records a key is in use, at most."""
+        return max(self._sealer.used, self._opener.used)
+
+    def retransmitted(self) -> int:
+        """Return how many segments TCP has sent again since this was last asked (tcpi_total_retrans in linux/tcp.h)."""
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO)
+        (total,) = struct.unpack_from("=I", info, _TOTAL_RETRANSMITS)
+        before, self._retransmitted = self._retransmitted, total
+        return int(total - before)
 
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits."""

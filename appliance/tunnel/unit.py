@@ -6,8 +6,9 @@ A unit is a batch of up to 64 KiB, sealed as a whole and sent as datagrams that 
     u16 bytes in each datagram but the last | u16 number of this datagram
 
 The first line is authenticated, as the unit is, only when it is whole; the second says where a part belongs. So one
-forged or lost datagram costs a unit: `Sizing` makes units small while that happens. The counter is the nonce. A unit is
-taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479 describes such a window).
+forged or lost datagram costs a unit: `Sizing` makes units small while that happens. The counter is the nonce and goes
+on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479
+describes such a window). Datagrams overtake each other, so the keys of past epochs are kept for a while.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ PREFIX: Final = struct.Struct("!BBH8sQI")
 PLACE: Final = struct.Struct("!HH")
 OVERHEAD: Final = PREFIX.size + PLACE.size
 
-CONNECTION: Final = 0xFFFF
-"""The datagram channel's number in key derivation; no TCP connection is given it."""
+EPOCHS: Final = 4
+"""Epochs whose units are opened, at most."""
 
 LARGEST: Final = frame.LARGEST_SEALED
 """Bytes of a sealed unit, tag included."""
@@ -39,6 +40,7 @@ class Place(NamedTuple):
     """What a datagram says of itself."""
 
     kind: int
+    epoch: int
     session_id: bytes
     counter: int
     length: int
@@ -57,12 +59,12 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
         return None
     version, kind, epoch, session_id, counter, length = PREFIX.unpack_from(header)
     size, number = PLACE.unpack_from(header, PREFIX.size)
-    if version != frame.VERSION or kind > frame.Kind.ECHO or epoch or not frame.TAG <= length <= LARGEST:
+    if version != frame.VERSION or kind > frame.Kind.ECHO or not frame.TAG <= length <= LARGEST:
         return None
     start = number * size
     if size < min(_SMALLEST_PART, length) or start >= length or part != min(size, length - start):
         return None
-    return Place(kind, session_id, counter, length, size, number)
+    return Place(kind, epoch, session_id, counter, length, size, number)
 
 
 @functools.cache
@@ -83,16 +85,26 @@ class Sealer:
     """Seals units in one direction of one session."""
 
     def __init__(self, session: keys.Session, direction: keys.Direction) -> None:
-        self._aead = AESGCM(session.key(direction, CONNECTION, 0))
-        self._session_id = session.session_id
+        self._direction, self._session_id = direction, session.session_id
         self.counter = 0
+        self.rekey(session)
+
+    def rekey(self, session: keys.Session) -> None:
+        """Seal with this epoch's key from now on; the peer has said that it can open it."""
+        self._aead = AESGCM(session.key(self._direction, keys.DATAGRAMS))
+        self._epoch, self._first = session.epoch, self.counter
+
+    @property
+    def used(self) -> int:
+        """Return how many units the present key has sealed."""
+        return self.counter - self._first
 
     def seal(self, kind: frame.Kind, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
         """Write the sealed unit into `sealed`; return (the prefix of its datagrams, its length in bytes)."""
         if self.counter >= keys.LAST_COUNTER:
             raise frame.LocalProtocolError("a key has sealed all that it may")
         length = len(plain) + frame.TAG
-        prefix = PREFIX.pack(frame.VERSION, kind, 0, self._session_id, self.counter, length)
+        prefix = PREFIX.pack(frame.VERSION, kind, self._epoch, self._session_id, self.counter, length)
         self._aead.encrypt_into(_NONCE.pack(self.counter), plain, prefix, sealed[:length])
         self.counter += 1
         return prefix, length
@@ -119,21 +131,41 @@ class Opener:
     """Opens units in one direction of one session, each at most once."""
 
     def __init__(self, session: keys.Session, direction: keys.Direction) -> None:
-        self._aead = AESGCM(session.key(direction, CONNECTION, 0))
-        self._session_id = session.session_id
+        self._aeads: dict[int, AESGCM] = {}
+        self._direction, self._session_id = direction, session.session_id
+        self._epoch, self._first = session.epoch, 0
         self.window = ReplayWindow()
+        self.install(session)
+
+    def install(self, session: keys.Session) -> None:
+        """Be ready for units of this epoch, too."""
+        self._aeads[session.epoch] = AESGCM(session.key(self._direction, keys.DATAGRAMS))
+        for epoch in sorted(self._aeads)[:-EPOCHS]:
+            del self._aeads[epoch]
+
+    def forget(self) -> None:
+        """Forget the keys before the newest one that the peer has used."""
+        self._aeads = {epoch: aead for epoch, aead in self._aeads.items() if epoch >= self._epoch}
+
+    @property
+    def used(self) -> int:
+        """Return how many units the peer has sealed with its present key, of which some may be lost."""
+        return self.window.newest + 1 - self._first
 
     def open(self, place: Place, sealed: memoryview, plain: memoryview) -> int:
         """Open a whole unit into `plain`; return the length in bytes, or raise `NotAuthentic`."""
-        if not self.window.fresh(place.counter):
-            raise keys.NotAuthentic("a unit that was there before")
-        prefix = PREFIX.pack(frame.VERSION, place.kind, 0, self._session_id, place.counter, place.length)
+        aead = self._aeads.get(place.epoch)
+        if aead is None or not self.window.fresh(place.counter):
+            raise keys.NotAuthentic("a unit that was there before, or of no epoch that we know")
+        prefix = PREFIX.pack(frame.VERSION, place.kind, place.epoch, self._session_id, place.counter, place.length)
         length = place.length - frame.TAG
         try:
-            self._aead.decrypt_into(_NONCE.pack(place.counter), sealed, prefix, plain[:length])
+            aead.decrypt_into(_NONCE.pack(place.counter), sealed, prefix, plain[:length])
         except Exception as error:  # cryptography raises InvalidTag; anything else here is as good a reason to drop it
             raise keys.NotAuthentic("a unit that the peer did not seal") from error
         self.window.take(place.counter)
+        if place.epoch > self._epoch:
+            self._epoch, self._first = place.epoch, place.counter
         return length
 
 
@@ -163,7 +195,7 @@ class ReplayWindow:
         self.taken += 1
 
 
-_Unit = tuple[int, bytes, int, int, int]
+_Unit = tuple[int, int, bytes, int, int, int]
 """What all datagrams of a unit say alike: a `Place` without its number."""
 
 

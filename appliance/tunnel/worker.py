@@ -3,8 +3,10 @@
 Its parent (gtun or gtund) does TLS, names, leases and addresses, and hands down through a socket pair what is needed to
 move packets: the TUN's descriptor, a session's secret, connected sockets. The same program serves both ends.
 
-    parent -> worker   device (with the TUN)   session   connection, datagram (with a socket)   stray (a datagram)   end
-    worker -> parent   alive   lost (a connection)   roamed (an address)   over (why)   counters (each second)
+    parent -> worker   device (with the TUN)   session   connection, datagram (with a socket)   stray (a datagram)
+                       epoch (its secret)   switch   end
+    worker -> parent   alive   ready (an epoch)   lost (a connection)   roamed (an address)   over (why)
+                       counters (each second)
 
 `outbound` and `inbound` are the packet's two ways through here; this file is the loop around them.
 
@@ -65,6 +67,8 @@ class Worker:
             "connection": self._connect,
             "datagram": self._connect_datagram,
             "stray": self._take_stray,
+            "epoch": self._install,
+            "switch": self._switch,
             "end": lambda _message, _fds: self._end(),
         }
 
@@ -122,9 +126,7 @@ class Worker:
         if session is None:
             sock.close()
             return
-        sealer = keys.Sealer(session.keys, session.direction, number)
-        opener = keys.Opener(session.keys, session.direction.opposite, number)
-        stream = Stream(sock, sealer, opener, self._pool, Liveness(time.monotonic()), self._counters)
+        stream = Stream(sock, *session.seals(number), self._pool, Liveness(time.monotonic()), self._counters)
         if (old := session.put(number, stream)) is not None:
             self._close(old)
         self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_channel(stream, events))
@@ -154,6 +156,24 @@ class Worker:
             self._tell("roamed", address=message["address"])
             self._take(session, session.datagram, kind, plain)
 
+    def _install(self, message: dict[str, Any], fds: list[int]) -> None:
+        """Be ready for a new epoch. The peer is told only when we have said so: nothing comes too early for us."""
+        if (session := self._meant(message)) is not None:
+            session.install(message["epoch"], base64.b64decode(message["secret"]))
+            if message["switch"]:
+                self._switch(message, fds)
+            self._tell("ready", epoch=message["epoch"])
+
+    def _switch(self, message: dict[str, Any], _fds: list[int]) -> None:
+        if (session := self._meant(message)) is not None:
+            session.switch(time.monotonic())
+            self._counters["rekeys"] += 1
+
+    def _meant(self, message: dict[str, Any]) -> Session | None:
+        """Return the session if it is the one that the order is for: a newer one may have begun meanwhile."""
+        session = self._session
+        return session if session is not None and session.keys.session_id.hex() == message["session"] else None
+
     def _end(self) -> None:
         self._close_channels()
         self._session = None
@@ -175,9 +195,12 @@ class Worker:
     def _keep_time(self, now: float) -> None:
         if now >= self._report_at:
             self._report_at = now + _REPORT_EVERY
+            for stream in self._session.streams() if self._session else ():
+                self._counters["retransmits"] += stream.retransmitted()
             self._tell("counters", **self._state(), counters=self._counters)
         if (session := self._session) is None:
             return
+        session.forget(now)
         for stream in session.streams():
             if stream.liveness.dead(now):
                 self._lose(session, stream, SILENCE)
@@ -278,6 +301,8 @@ class Worker:
 
     def _close(self, channel: Channel) -> None:
         self._unwatch(channel.fd)
+        if isinstance(channel, Stream):
+            self._counters["retransmits"] += channel.retransmitted()
         channel.close()
 
     def _close_channels(self) -> None:
@@ -290,7 +315,7 @@ class Worker:
 
 
 def main() -> None:
-    """Run as ``python -m appliance.tunnel.worker FD``, started by `DataPlane` only."""
+    """Run as ``python -m appliance.tunnel.worker FD PARENT``, started by `DataPlane` only; see `orphan`."""
     # The parent decides when we end; Ctrl-C in its terminal reaches both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Worker(socket.socket(fileno=int(sys.argv[1]))).run()

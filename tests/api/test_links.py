@@ -118,3 +118,18 @@ def test_the_command_removes_a_link(joined: Appliance, cli: Cli) -> None:
     done = cli("link", "rm", "hk")
     assert done.returncode == 1
     assert "nexthop link ls" in done.stderr
+
+
+def test_a_link_is_given_another_key(joined: Appliance, cli: Cli) -> None:
+    before = (joined.state / "links" / "hk.toml").read_text()
+    done = cli("link", "rotate", "hk", stdin=TOKEN)
+    assert done.stdout.startswith("hk: has another key")
+    assert (joined.state / "links" / "hk.toml").read_text() != before
+    assert TOKEN not in done.stdout + done.stderr
+
+
+def test_what_is_no_token_or_no_link_is_given_no_key(refusing: Appliance) -> None:
+    for name, token, status, code in (("hk", "nonsense", 422, "bad-token"), ("sg", TOKEN, 404, "link-unknown")):
+        with pytest.raises(Refused) as caught:
+            refusing.daemon.request("PUT", f"/v1/links/{name}/key", {"token": token})
+        assert (caught.value.problem["status"], caught.value.code) == (status, code)

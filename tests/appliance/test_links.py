@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from appliance import links as module
-from appliance.links import BadLinkName, LinkExists, Links, UnknownLink
+from appliance.links import BadLinkName, LinkExists, LinkRefused, Links, UnknownLink
 from appliance.tunnel.token import BadToken, JoinToken, encode
 from tests.appliance.fakes import make_links
 
@@ -126,7 +126,8 @@ async def answering(root: Path, answer: bytes | None) -> AsyncIterator[None]:
     (root / "run/links").mkdir(parents=True)
     done = asyncio.Event()
 
-    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
         if answer is None:
             await done.wait()
         else:
@@ -140,6 +141,53 @@ async def answering(root: Path, answer: bytes | None) -> AsyncIterator[None]:
         done.set()
         server.close()
         await server.wait_closed()
+
+
+NEW_TOKEN = encode(JoinToken("203.0.113.11", 9443, "PIN=", "sz", "QU5PVEhFUg=="))
+
+
+@pytest.mark.parametrize("answer", [b'{"reloaded": "hk"}', b"", b"[]"], ids=["taken", "gtun dies", "no gtun of ours"])
+def test_a_rotated_link_has_another_key_and_keeps_what_else_its_file_says(
+    links: Links, root: Path, answer: bytes
+) -> None:
+    links.join("hk", TOKEN)
+    path = root / "state/links/hk.toml"
+    path.write_text(path.read_text() + 'connections = 8\nchannel = "stream"\n')
+    before = tomllib.loads(path.read_text())["link"]
+
+    async def story() -> None:
+        async with answering(root, answer):
+            assert (await links.rotate("hk", NEW_TOKEN)).server == "203.0.113.11:9443"
+
+    asyncio.run(story())
+    after = tomllib.loads(path.read_text())["link"]
+    assert after == {**before, "server": "203.0.113.11:9443", "join": "QU5PVEhFUg==", "key": after["key"]}
+    assert after["key"] != before["key"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [each.name for each in path.parent.iterdir()] == ["hk.toml"]
+
+
+def test_a_key_that_the_server_refuses_changes_nothing(links: Links, root: Path) -> None:
+    links.join("hk", TOKEN)
+    before = (root / "state/links/hk.toml").read_bytes()
+
+    async def story() -> None:
+        async with answering(root, b'{"error": "the token is spent", "code": "denied"}'):
+            with pytest.raises(LinkRefused, match="the token is spent"):
+                await links.rotate("hk", NEW_TOKEN)
+
+    asyncio.run(story())
+    assert (root / "state/links/hk.toml").read_bytes() == before
+
+
+def test_only_a_link_that_has_a_key_can_be_given_another(links: Links, root: Path) -> None:
+    with pytest.raises(UnknownLink):
+        asyncio.run(links.rotate("hk", NEW_TOKEN))
+    links.join("hk", TOKEN)
+    for nonsense in ("[link", "link = 3", '[client]\nserver = "x"'):
+        (root / "state/links/hk.toml").write_text(nonsense)
+        with pytest.raises(LinkRefused, match="holds no key"):
+            asyncio.run(links.rotate("hk", NEW_TOKEN))
 
 
 def test_status_is_what_gtun_says(links: Links, root: Path) -> None:

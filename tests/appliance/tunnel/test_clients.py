@@ -82,3 +82,23 @@ def test_what_cannot_be_added_says_why_and_changes_nothing(registry):
     with pytest.raises(PoolEmpty, match="remove a client"):
         registry.add("z", NOW)
     assert [client.name for client in registry.all()] == list("abcde")
+
+
+def test_another_key_takes_over_when_it_is_enrolled_and_the_lease_stays(registry):
+    before, secret = registry.add("a", NOW)
+    registry.admit("a", KEY, secret, NOW)
+    _, again = registry.rotate("a", NOW)
+    assert registry.admit("a", KEY, b"", NOW) is not None, "a token that is not spent locks nobody out"
+    assert registry.admit("a", b"n" * 32, secret, NOW) is None, "the first token stays spent"
+    assert registry.admit("a", b"n" * 32, again, NOW).address == before.address
+    assert registry.admit("a", KEY, b"", NOW) is None, "the old key is dead"
+    assert registry.admit("a", KEY, again, NOW) is None, "and cannot come back"
+    with pytest.raises(UnknownClient):
+        registry.rotate("nobody", NOW)
+
+
+def test_a_token_that_was_rotated_away_is_worth_nothing(registry):
+    _, first = registry.add("a", NOW)
+    _, second = registry.rotate("a", NOW)
+    assert registry.admit("a", KEY, first, NOW) is None
+    assert registry.admit("a", KEY, second, NOW) is not None

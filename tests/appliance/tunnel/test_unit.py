@@ -154,5 +154,51 @@ def test_a_report_that_says_nothing_new_or_contradicts_changes_nothing():
 
 
 def test_no_connection_shares_a_key_with_the_datagram_channel():
-    assert SESSION.key(TO_SERVER, unit.CONNECTION, 0) not in {SESSION.key(TO_SERVER, number, 0) for number in range(64)}
+    assert SESSION.key(TO_SERVER, keys.DATAGRAMS) not in {SESSION.key(TO_SERVER, number) for number in range(64)}
     assert keys.LAST_COUNTER < 1 << 64
+
+
+# ---- epochs ---------------------------------------------------------------------------------------------------------
+
+NEXT = SESSION.renew(b"C" * 32, b"S" * 32)
+
+
+def test_units_of_two_epochs_overtake_each_other_and_none_is_lost_or_taken_twice():
+    sealer, receiver = unit.Sealer(SESSION, TO_SERVER), Receiver()
+    old = datagrams(sealer, b"old") + datagrams(sealer, b"older keys, later")
+    sealer.rekey(NEXT)
+    new = datagrams(sealer, b"new")
+    with pytest.raises(NotAuthentic):
+        receiver.take(new[0])  # its key is not there yet; what is refused can come again
+    receiver.opener.install(NEXT)
+    for datagram in (new[0], *old):
+        receiver.take(datagram)
+    assert receiver.units == [b"new", b"old", b"older keys, later"]
+    for datagram in (new[0], *old):
+        with pytest.raises(NotAuthentic):
+            receiver.take(datagram)
+
+
+def test_past_keys_are_forgotten_when_asked_but_never_the_one_in_use():
+    sealer, receiver = unit.Sealer(SESSION, TO_SERVER), Receiver()
+    late = datagrams(sealer, b"late")[0]
+    receiver.opener.install(NEXT)
+    receiver.opener.forget()  # the peer has not used the new one
+    receiver.take(datagrams(sealer, b"still the old key")[0])
+    sealer.rekey(NEXT)
+    receiver.take(datagrams(sealer, b"new")[0])
+    receiver.opener.forget()
+    with pytest.raises(NotAuthentic):
+        receiver.take(late)
+    assert receiver.units == [b"still the old key", b"new"]
+
+
+def test_the_keys_that_are_kept_are_few_however_often_they_are_made_anew():
+    receiver, session = Receiver(), SESSION
+    for _ in range(50):
+        session = session.renew(b"C" * 32, b"S" * 32)
+        receiver.opener.install(session)
+    assert len(receiver.opener._aeads) == unit.EPOCHS
+    sealer = unit.Sealer(session, TO_SERVER)
+    receiver.take(datagrams(sealer, b"newest")[0])
+    assert receiver.units == [b"newest"]

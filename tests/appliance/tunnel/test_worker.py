@@ -1,11 +1,13 @@
 """A data plane that ends takes the carrier away, however it came to that: a device must not swallow packets."""
 
+import base64
 import json
 import socket
 
 import pytest
 
 from appliance.tunnel import tun
+from appliance.tunnel.keys import Session
 from appliance.tunnel.worker import Worker
 
 
@@ -58,3 +60,32 @@ def test_a_mistake_of_ours(pair, carrier):
     with pytest.raises(KeyError):
         worker.run()
     assert carrier.told == [False]
+
+
+def test_orders_about_the_keys_of_a_session_that_is_over_change_nothing_in_the_next(pair, carrier):
+    parent, worker = pair
+    old, new = (Session.agree(bytes([number]) * 8, b"c" * 32, b"s" * 32) for number in range(2))
+    for session in (old, new):
+        order = {"role": "client", "sources": [], "connections": 1, "mode": "stream"}
+        tell(parent, "session", session, **order, secret=text(session))
+    later = old.renew(b"C" * 32, b"S" * 32)
+    tell(parent, "epoch", old, epoch=1, secret=text(later), switch=True)
+    tell(parent, "switch", old)
+    fresh = new.renew(b"C" * 32, b"S" * 32)
+    tell(parent, "epoch", new, epoch=1, secret=text(fresh), switch=False)
+    while worker._session is None or worker._session._next is None:
+        worker._turn()
+    assert (worker._session.keys, worker._session._next) == (new, fresh)
+    tell(parent, "switch", new)
+    while worker._session.keys == new:
+        worker._turn()
+    assert worker._session.keys == fresh
+    assert worker._counters["rekeys"] == 1
+
+
+def tell(parent: socket.socket, what: str, session: Session, **more: object) -> None:
+    parent.send(json.dumps({"do": what, "session": session.session_id.hex(), **more}).encode())
+
+
+def text(session: Session) -> str:
+    return base64.b64encode(session.secret).decode()

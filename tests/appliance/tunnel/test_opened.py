@@ -1,0 +1,69 @@
+"""An open session on the client's side: nothing that it does keeps it from hearing that it is over."""
+
+import asyncio
+
+import pytest
+
+from appliance.tunnel import keys, opened
+from appliance.tunnel.dataplane import Lost, Over
+from tests.appliance.tunnel import ends as world
+from tests.appliance.tunnel.ends import Ends, FakePlane, until
+
+
+@pytest.fixture
+def ends(tmp_path, monkeypatch):
+    world.without_a_kernel(monkeypatch)
+    return Ends(tmp_path)
+
+
+def near() -> FakePlane:
+    return next(plane for plane in FakePlane.all if plane.device == "tun-hk")
+
+
+async def up(link) -> FakePlane:
+    await until(lambda: link.report()["state"] == "up")
+    return near()
+
+
+def test_the_data_plane_is_heard_while_a_connection_is_opened_to_a_server_that_is_gone(ends, monkeypatch):
+    monkeypatch.setattr(opened, "_PATIENCE", 1000.0)
+
+    async def never(*_):
+        await asyncio.get_running_loop().create_future()
+
+    async def story():
+        async with ends.gtund() as (_, port), ends.gtun(port) as link:
+            plane = await up(link)
+            monkeypatch.setattr(opened, "open_data", never)
+            session_id = plane.opens[0].session_id
+            plane.say(Lost(session_id, 1))
+            plane.say(Over(session_id, "nothing comes back"))
+            await until(lambda: link.report()["code"] == "gone")
+            assert link.report()["reason"] == "nothing comes back"
+
+    asyncio.run(story())
+
+
+def test_a_connection_that_is_lost_is_replaced_under_a_number_that_was_never_used(ends):
+    async def story():
+        async with ends.gtund() as (_, port), ends.gtun(port, connections=2) as link:
+            plane = await up(link)
+            for lost in (0, 1, 2):
+                plane.say(Lost(plane.opens[0].session_id, lost))
+            await until(lambda: len([1 for word, _ in plane.told if word == "connect"]) == 5)
+            assert [number for word, number in plane.told if word == "connect"] == [0, 1, 2, 3, 4]
+
+    asyncio.run(story())
+
+
+def test_a_session_that_has_no_more_numbers_is_followed_by_another(ends):
+    """The number after the last would be the datagram channel's, and its keys the same."""
+
+    async def story():
+        async with ends.gtund() as (server, port), ends.gtun(port, connections=1) as link:
+            plane = await up(link)
+            first = server.served["shenzhen"]
+            plane.say(Lost(plane.opens[0].session_id, keys.DATAGRAMS - 1))
+            await until(lambda: server.served.get("shenzhen") not in (None, first))
+
+    asyncio.run(story())
