@@ -53,6 +53,9 @@ _LINK: Final = {
     "since": 1767225600.0,
     "retry_at": None,
     "rtt_ms": 115.2,
+    "channel": "hybrid",
+    "loss": 0.01,
+    "unit_bytes": 65536,
     "counters": {"tx_bytes": 1048576, "rx_bytes": 2097152, "tx_packets": 900, "rx_packets": 1700},
 }
 _EVENT: Final = {
@@ -141,6 +144,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "LinkResource": _LINK,
     "NewCidr": {"cidr": "10.244.0.0/16", "via": "hk", "comment": "pods in Hong Kong"},
     "NewLink": {"name": "hk", "token": "nexthop1_..."},
+    "NewKey": {"token": "nexthop1_..."},
     "NewToken": {"name": "grafana", "scope": "read", "expires_days": 90},
     "PlanResource": {"changes": [_CHANGE], "tables": [{"table": "vtb-1", **_FILL}], "aggregates": [_AGGREGATE]},
     "ProblemDocument": {

@@ -51,7 +51,7 @@ def test_joining_writes_a_private_file_with_a_key_of_its_own(links: Links, root:
         "join": "U0VDUkVU",
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
     assert [each.name for each in path.parent.iterdir()] == ["hk.toml"]
     assert (link.device, link.server, link.client) == ("tun-hk", "203.0.113.10:9443", "sz")
     assert links.all() == (link,)
