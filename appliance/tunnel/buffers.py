@@ -45,6 +45,20 @@ class Batch:
         self.length += other.length
         self.packets += other.packets
 
+    def copy(self, ticket: tuple[int, int], shape: int, segment: int, packet: memoryview, now: float) -> None:
+        """Hold a copy of a packet and its ticket, in this empty batch."""
+        start, length = frame.PACKET.size + frame.TICKET.size, len(packet)
+        frame.TICKET.pack_into(self.memory, frame.PACKET.size, *ticket)
+        self.memory[start : start + length] = packet
+        self.put(shape | frame.COPY, segment, frame.TICKET.size + length, now)
+
+    def drop_first(self) -> None:
+        """Throw away the first packet."""
+        first = frame.PACKET.size + (frame.PACKET.unpack_from(self.memory)[0] & 0xFFFFFF)
+        rest = self.length - first
+        self.memory[:rest] = bytes(self.memory[first : self.length])
+        self.length, self.packets = rest, self.packets - 1
+
     def clear(self) -> None:
         """Make it empty."""
         self.length = self.packets = 0
@@ -66,48 +80,3 @@ class Pool:
         batch.clear()
         if len(self._free) < self._keep:
             self._free.append(batch)
-
-
-class Queue:
-    """Batches that wait for their connection; the time that one waits is bounded, not their number.
-
-    `admit` says no once the oldest batch has waited for `LONGEST`: then the line is slower than what comes, and the
-    senders must hear of it by a lost packet, now, rather than by a second of delay. A little is always taken, so that a
-    stall of the process is not mistaken for one of the line.
-    """
-
-    LONGEST: Final = 0.02
-    ALWAYS: Final = 2 * frame.BATCH
-
-    def __init__(self, pool: Pool) -> None:
-        self.largest = frame.BATCH
-        self._pool = pool
-        self._batches: list[Batch] = []
-        self._length = 0
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def admit(self, now: float) -> bool:
-        """Return whether another packet may wait."""
-        return not self._batches or self._length < self.ALWAYS or now - self._batches[0].since < self.LONGEST
-
-    def put(self, batch: Batch, now: float) -> None:
-        """Queue a batch: a small one joins the last that waits, if it fits, and is then free again."""
-        self._length += batch.length
-        last = self._batches[-1] if self._batches else None
-        if last is not None and last.length + batch.length <= self.largest:
-            last.take(batch, now)
-            self._pool.give(batch)
-        else:
-            self._batches.append(batch)
-
-    def peek(self) -> Batch:
-        """Return the oldest batch, which stays."""
-        return self._batches[0]
-
-    def pop(self) -> Batch:
-        """Return the oldest batch; the caller gives it back to the pool."""
-        batch = self._batches.pop(0)
-        self._length -= batch.length
-        return batch

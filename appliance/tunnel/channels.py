@@ -19,10 +19,11 @@ from typing import Any
 from . import keys
 from .allow import Sources
 from .buffers import Pool
+from .copies import Losses, Ticket, Tickets
 from .datagram import Datagram
 from .liveness import DEAD_AFTER, Liveness
 from .session import Mode
-from .stream import Stream
+from .stream import LONG, Stream
 
 Channel = Stream | Datagram
 
@@ -31,6 +32,9 @@ _DATAGRAM_PROBE: float = 0.25
 
 _FORGET_AFTER: float = 10.0
 """Seconds for which a past epoch's keys are kept: far more than a datagram is under way."""
+
+
+_LOOK_EVERY: float = 0.1
 
 
 class Session:
@@ -45,11 +49,14 @@ class Session:
         self.direction = keys.Direction.TO_SERVER if client else keys.Direction.TO_CLIENT
         self.sources = Sources(ipaddress.ip_network(prefix) for prefix in message["sources"])
         self.alive = False
-        self.datagram = Datagram(self.keys, self.direction, pool, Liveness(now, _DATAGRAM_PROBE), counters)
+        gso, probes = bool(message.get("gso", True)), Liveness(now, _DATAGRAM_PROBE)
+        self.datagram = Datagram(self.keys, self.direction, pool, probes, counters, gso=gso)
         self._mode = Mode(message["mode"])
         self._slots: list[Stream | None] = [None] * message["connections"]
         self._numbers: dict[Stream, int] = {}
         self._connect_by = now + DEAD_AFTER
+        self._tickets, self._losses = Tickets(), Losses()
+        self._copies, self._look_at = False, 0.0
 
     # --- epochs: a new one's keys are installed at both ends before either seals with them ---------------------------
 
@@ -116,6 +123,27 @@ class Session:
         slots = self._slots
         return slots[flow % len(slots)] or next(iter(self._numbers), None)
 
+    def spread(
+        self, flow: int, outlet: object, length: int, now: float
+    ) -> tuple[Ticket | None, tuple[Channel, ...]] | None:
+        """Return the connections that copies of a TCP packet go over, and its ticket.
+
+        Without a ticket it goes one way that is its own; with None, where `choose` says.
+        """
+        if outlet is self.datagram or len(self._numbers) <= 1 or not (self._lossy(now) or flow in self._tickets):
+            return None
+        if (ticket := self._tickets.draw(flow, length, now)) is not None:
+            return ticket, tuple(self._numbers)
+        return None, (self._tickets.way(flow, self._numbers, _rate, now),)
+
+    def _lossy(self, now: float) -> bool:
+        """Tell whether the line is long and loses segments, or may."""
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_EVERY
+            sent, again = (sum(getattr(one, what) for one in self._numbers) for what in ("sent", "sent_again"))
+            self._copies = self._losses.heard(sent, again) and any(one.rtt >= LONG for one in self._numbers)
+        return self._copies
+
     def state(self) -> dict[str, object]:
         """Return what the control socket tells of the channels."""
         alive = [channel.liveness.rtt for channel in self.channels() if channel.liveness.rtt is not None]
@@ -136,8 +164,14 @@ class Session:
         deadlines = [stream.liveness.next_deadline() for stream in self._numbers]
         if self.datagram.fd >= 0:
             deadlines.append(self.datagram.liveness.next_probe())
+            if self.datagram.resume_at:
+                deadlines.append(self.datagram.resume_at)
         return min(deadlines, default=self._connect_by)
 
     def dead(self, now: float) -> bool:
         """Return whether nothing carries, and nothing will."""
         return not self._numbers and now >= self._connect_by and not self.datagram.usable
+
+
+def _rate(stream: Stream) -> float:
+    return stream.rate

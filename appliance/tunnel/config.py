@@ -30,7 +30,9 @@ class LinkConfig:
     """One link, as `nexthop link join` writes it. `server` is host:port; `key` and `join` are secret.
 
     `channel`: what goes by TCP and what by UDP; `connections`: how many TCP connections the stream channel spreads its
-    flows over. Keys are made anew after `rekey_seconds`, or when one has sealed `rekey_records`.
+    flows over; `gso`: whether the kernel may cut large sends into datagrams (UDP_SEGMENT). Where it refuses to, it is
+    not asked again; without, each datagram is a call, for a device that cuts them wrongly.
+    Keys are made anew after `rekey_seconds`, or when one has sealed `rekey_records`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class LinkConfig:
     join: str = field(default="", repr=False)
     connections: int = 4
     channel: Mode = Mode.HYBRID
+    gso: bool = True
     rekey_seconds: int = 3600
     rekey_records: int = 1 << 32
 
@@ -58,7 +61,7 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class TunnelConfig:
-    """The tunnel's own addresses, what lies behind gtund, and whether it masquerades towards it."""
+    """The tunnel's own addresses, what lies behind gtund, whether it masquerades towards it; `gso` as for a link."""
 
     serve: tuple[IPv4Network, ...]
     subnet: IPv4Network = _SUBNET
@@ -66,6 +69,7 @@ class TunnelConfig:
     first: IPv4Address = _FIRST
     snat: bool = True
     mtu: int = 1500
+    gso: bool = True
 
 
 @dataclass(frozen=True, slots=True)

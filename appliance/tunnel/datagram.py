@@ -21,9 +21,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from . import frame, keys, segment, unit, virtio
-from .buffers import Batch, Pool, Queue
+from .buffers import Batch, Pool
+from .fairqueue import FairQueue
 from .liveness import Liveness
 from .loss import Loss
+from .pacing import Pacing
 
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
@@ -36,7 +38,9 @@ _IPV6_MTU: Final = 24
 _MOST_SEGMENTS: Final = 44
 """In one send: 44 full datagrams fill the 64 KiB that an IP packet may have."""
 
-_SOCKET_BUFFER: Final = 4 << 20
+_SOCKET_BUFFER: Final = 8 << 20
+_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
+_RCVBUFFORCE: Final = 33
 _USABLE: Final = 1.0
 """Seconds of silence after which packets take another way; four probes have then gone unanswered."""
 
@@ -45,6 +49,9 @@ _RENEW_AFTER: Final = 2.0
 _READS: Final = 8
 _MOST_RECEIVED: Final = 128
 """Datagrams in one read; the kernel joins no more than 64 KiB of them."""
+
+_ALONE: Final = 32
+"""Reads of one datagram each after which no memory is laid out for more: what nobody joins should not cost that."""
 
 _REPORT: Final = struct.Struct("!QQ")
 _PIECES: Final = 2
@@ -65,7 +72,7 @@ class Datagram:
         mtu: int = 1500,
         gso: bool = True,
     ) -> None:
-        self.queue = Queue(pool)
+        self.queue = FairQueue(pool, counters)
         self.liveness = liveness
         self.fd = -1
         self._sock: socket.socket | None = None
@@ -78,8 +85,15 @@ class Datagram:
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
         self._part = 0
+        self._spill = memoryview(bytearray(1 << 16))
+        self._scattered: list[memoryview] = []
+        self._short: list[memoryview] = []
+        self._alone = 0
         self._expect(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = unit.Sizing(), Loss()
+        self._pacing = Pacing()
+        self.resume_at = 0.0
+        self._sent, self._reported_at = 0, time.monotonic()
         self._units: Iterator[memoryview] = iter(())
         self._unsent: deque[list[bytes | memoryview]] = deque()
         self._waiting = False
@@ -89,8 +103,11 @@ class Datagram:
         if self._sock is not None:
             self._sock.close()
         sock.settimeout(0)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
+        for forced, option in ((_SNDBUFFORCE, socket.SO_SNDBUF), (_RCVBUFFORCE, socket.SO_RCVBUF)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER)
+            except OSError:  # without the right to, as much as the machine allows
+                sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
         with contextlib.suppress(OSError):
             sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
         self._v6 = sock.family == socket.AF_INET6
@@ -125,9 +142,15 @@ class Datagram:
         return self._sock is not None and self.liveness.alive and self.liveness.silence(time.monotonic()) < _USABLE
 
     @property
-    def state(self) -> dict[str, float | int]:
+    def state(self) -> dict[str, float | int | None]:
         """Return what the control socket tells: bytes in a unit now, and the share of units lost lately."""
-        return {"unit_bytes": self._sizing.limit, "loss": round(self._loss.ratio, 4), "mtu": self._mtu}
+        rate = self._pacing.rate
+        return {
+            "unit_bytes": self._sizing.limit,
+            "loss": round(self._loss.ratio, 4),
+            "mtu": self._mtu,
+            "rate": None if rate is None else round(rate),
+        }
 
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
@@ -141,9 +164,14 @@ class Datagram:
             return
         self.liveness.echoed(payload[: -_REPORT.size], now)
         sent, taken = _REPORT.unpack(payload[-_REPORT.size :])
-        self._sizing.reported(sent, taken, now)
+        if self.liveness.latest is not None:
+            share = self._sizing.arrived(sent, taken)
+            self._pacing.reported(self._sent, share, now - self._reported_at, self.liveness.latest, now)
+            self._sent, self._reported_at = 0, now
+        self._sizing.reported(sent, taken, now, shrink=not self._pacing.congested)
         self._loss.reported(sent, taken, now)
         self.queue.largest = self._sizing.limit
+        self.queue.tune(self.liveness.rtt or 0.0)
 
     def renewed(self, now: float) -> socket.socket | None:
         """Return a new socket to the same peer once this one has been silent for long, None before.
@@ -162,7 +190,8 @@ class Datagram:
     # --- out -------------------------------------------------------------------------------------------------------
 
     def flush(self) -> bool:
-        """Seal and send what waits; return whether nothing is left."""
+        """Seal and send what waits; return whether nothing is left, or has to wait until `resume_at`."""
+        self.resume_at = 0.0
         while self._unsent or self._seal_next():
             if not self._push():
                 return False
@@ -173,10 +202,14 @@ class Datagram:
             kind, plain = self._urgent.popleft()
             self._seal(kind, plain)
             return True
+        now = time.monotonic()
+        if wait := self._pacing.wait(now):
+            self.resume_at = now + wait
+            return False
         while (part := next(self._units, None)) is None:
-            if not len(self.queue):
+            if (batch := self.queue.pop(now)) is None:
                 return False
-            self._units = self._units_of(self.queue.pop())
+            self._units = self._units_of(batch)
         self._seal(frame.Kind.DATA, part)
         return True
 
@@ -188,6 +221,8 @@ class Datagram:
 
     def _seal(self, kind: frame.Kind, plain: memoryview | bytes) -> None:
         prefix, length = self._sealer.seal(kind, plain, self._sealed)
+        self._sent += length
+        self._pacing.sent(length)
         self._unsent.extend(unit.cut(prefix, self._sealed[:length], self._part, _MOST_SEGMENTS if self._gso else 1))
 
     def _push(self) -> bool:
@@ -233,7 +268,8 @@ class Datagram:
             if self._sock is None:
                 return
             try:
-                length, ancillary, _, _ = self._sock.recvmsg_into(self._scattered, 64)
+                layout = self._scattered if self._alone < _ALONE else self._short
+                length, ancillary, _, _ = self._sock.recvmsg_into(layout, 64)
             except BlockingIOError:
                 return
             except OSError:
@@ -242,15 +278,16 @@ class Datagram:
             for level, kind, data in ancillary:
                 if (level, kind) == (_SOL_UDP, _UDP_GRO):
                     size = struct.unpack_from("=i", data)[0]
-            yield from self._sort(length, size)
+            self._alone = self._alone + 1 if length == size else 0
+            yield from self._sort(length, size, layout)
 
-    def _sort(self, length: int, size: int) -> Iterator[tuple[int, memoryview]]:
+    def _sort(self, length: int, size: int, layout: list[memoryview]) -> Iterator[tuple[int, memoryview]]:
         """Take `length` bytes of datagrams of `size` bytes each, the last one perhaps shorter."""
         step = unit.OVERHEAD + self._expected
-        if size != step and length > step:
+        if length > step and (size != step or layout is self._short):
             # The peer's datagrams are not of the size that was laid out for: put them straight, and expect these next.
-            straight = memoryview(b"".join(self._scattered)[:length])
-            if size > unit.OVERHEAD:
+            straight = memoryview(b"".join(layout)[:length])
+            if size > unit.OVERHEAD and size != step:
                 self._expect(size - unit.OVERHEAD)
             for start in range(0, length, size):
                 yield from self.take(straight[start : start + size])
@@ -289,13 +326,14 @@ class Datagram:
     def _expect(self, part: int) -> None:
         """Lay memory out so that the kernel puts the parts of a unit, cut into `part` bytes, one behind the other."""
         most = min(_MOST_RECEIVED, -(-(1 << 16) // (part + unit.OVERHEAD)))
-        self._expected = part
+        self._expected, self._alone = part, 0
         self._heads = memoryview(bytearray(most * unit.OVERHEAD))
         self._parts = memoryview(bytearray(most * part))
         self._scattered = []
         for number in range(most):
             self._scattered.append(self._heads[number * unit.OVERHEAD : (number + 1) * unit.OVERHEAD])
             self._scattered.append(self._parts[number * part : (number + 1) * part])
+        self._short = [*self._scattered[:2], self._spill]
 
     def close(self) -> None:
         """End it."""

@@ -99,14 +99,15 @@ class DataPlane:
     """One worker process with one TUN. Close it, or end this process, and the worker is gone too.
 
     A worker that lives reports each second, whether there is a session or not; `answered` is called then.
+    `gso`: whether the kernel may cut large sends into datagrams.
     """
 
-    def __init__(self, device: str, answered: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, device: str, answered: Callable[[], None] = lambda: None, *, gso: bool = True) -> None:
         self.device = device
         self.traffic = Traffic()
         self.died = False
         self.answered_at = time.monotonic()
-        self._answered = answered
+        self._answered, self._gso = answered, gso
         self._inboxes: dict[bytes, asyncio.Queue[Report | None]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -157,6 +158,7 @@ class DataPlane:
                 "sources": list(sources),
                 "connections": connections,
                 "mode": mode,
+                "gso": self._gso,
             }
         )
 

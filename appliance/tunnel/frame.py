@@ -35,13 +35,18 @@ PREFACE: Final = struct.Struct("!4s8sH32s")
 PREFACE_MAGIC: Final = b"nhd1"
 """One port serves both: TLS begins with 0x16 (RFC 8446, section 5.1), a data connection with this."""
 
+COPY: Final = 0x20
+"""In the shape: before the packet come 8 bytes that tell copies of it apart from others (`copies`)."""
+
+TICKET: Final = struct.Struct("!II")
+
 BATCH: Final = 1 << 16
 """Bytes that a batch of several packets holds at most."""
 
 LARGEST_PACKET: Final = 65_535 + 40
 """An IPv6 packet counts its 40-byte header beside the 16-bit length (RFC 8200, section 3)."""
 
-LARGEST_BATCH: Final = PACKET.size + LARGEST_PACKET
+LARGEST_BATCH: Final = PACKET.size + TICKET.size + LARGEST_PACKET
 """A batch holds either several packets or one of any size."""
 
 LARGEST_SEALED: Final = LARGEST_BATCH + TAG
@@ -64,6 +69,7 @@ class Kind(IntEnum):
     DATA = 0
     PROBE = 1
     ECHO = 2
+    FILLER = 3
 
 
 class Header(NamedTuple):
@@ -79,7 +85,7 @@ class Header(NamedTuple):
 def read_header(data: memoryview | bytes, offset: int = 0) -> Header:
     """Read a record's header; raise `RemoteProtocolError` when it cannot be one."""
     version, kind, connection, epoch, counter, length = RECORD.unpack_from(data, offset)
-    if version != VERSION or kind > Kind.ECHO or not TAG <= length <= LARGEST_SEALED:
+    if version != VERSION or kind > Kind.FILLER or not TAG <= length <= LARGEST_SEALED:
         raise RemoteProtocolError("not a record")
     return Header(kind, connection, epoch, counter, length)
 

@@ -75,7 +75,7 @@ class Gtun:
                     await asyncio.sleep(delay)
 
     def _new_plane(self) -> DataPlane:
-        return DataPlane(self._link.device, self._watchdog.progressed)
+        return DataPlane(self._link.device, self._watchdog.progressed, gso=self._link.gso)
 
     async def _close_plane(self) -> None:
         await self._plane.close()

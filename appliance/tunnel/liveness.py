@@ -23,6 +23,7 @@ class Liveness:
         self._every = every
         self.alive = False
         self.rtt: float | None = None
+        self.latest: float | None = None
         self._heard = now
         self._next = now
 
@@ -50,7 +51,7 @@ class Liveness:
             # The first round trip also opened the connection at the far end: measure the next one, at once.
             self.alive, self._next = True, now
             return
-        sample = now - _STAMP.unpack(payload)[0]
+        sample = self.latest = now - _STAMP.unpack(payload)[0]
         self.rtt = sample if self.rtt is None else self.rtt + _GAIN * (sample - self.rtt)
 
     def dead(self, now: float) -> bool:

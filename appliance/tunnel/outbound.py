@@ -2,7 +2,7 @@
 
 1. read a packet into a fresh batch (readv: the virtio header aside, the packet in its place)
 2. classify it; its flow says which channel
-3. queue it there, unless that queue is over its time: then drop it, so that its sender hears of it now
+3. queue it there; the queue bounds the time that it waits
 
 The TUN is never left unread because one channel is full: 500 super-packets would queue in its ring, in front of every
 other flow's.
@@ -12,13 +12,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Protocol
 
 from . import buffers, flow, frame, virtio
+from .copies import Ticket
+from .fairqueue import FairQueue
 
-Choose = Callable[[int, bool], "Outlet | None"]
-"""(hash of the flow, whether it is TCP) -> where it goes; None while there is no way."""
+
+class Ways(Protocol):
+    """Where packets can go."""
+
+    def choose(self, flow: int, tcp: bool) -> Outlet | None:  # noqa: FBT001 - called for every packet
+        """Return where a flow goes; None while there is no way."""
+
+    def spread(
+        self, flow: int, outlet: Outlet, length: int, now: float
+    ) -> tuple[Ticket | None, Sequence[Outlet]] | None:
+        """Return the ways that copies of a packet go, and its ticket; None if it goes where `choose` says."""
 
 
 class DeviceBroke(Exception):
@@ -28,7 +39,7 @@ class DeviceBroke(Exception):
 class Outlet(Protocol):
     """Where packets queue."""
 
-    queue: buffers.Queue
+    queue: FairQueue
 
 
 class Outbound:
@@ -38,7 +49,7 @@ class Outbound:
         self._device, self._pool, self._counters = device, pool, counters
         self._header = bytearray(virtio.PLAIN)
 
-    def fill(self, choose: Choose, now: float) -> bool:
+    def fill(self, ways: Ways, now: float) -> bool:
         """Read packets until about a batch has come; return whether the device may have more."""
         total = 0
         while total < frame.BATCH:
@@ -53,19 +64,29 @@ class Outbound:
                 self._pool.give(batch)
                 raise DeviceBroke(f"the device broke: {error.strerror}") from None
             total += length
-            self._queue(batch, room[:length], choose, now)
+            self._queue(batch, room[:length], ways, now)
         return True
 
-    def _queue(self, batch: buffers.Batch, packet: memoryview, choose: Choose, now: float) -> None:
+    def _queue(self, batch: buffers.Batch, packet: memoryview, ways: Ways, now: float) -> None:
         count, length = self._counters, len(packet)
-        outlet = choose(*flow.classify(packet))
-        if outlet is None or not outlet.queue.admit(now):
-            count["drop_no_channel" if outlet is None else "drop_queue"] += 1
+        key, tcp = flow.classify(packet)
+        outlet = ways.choose(key, tcp)
+        if outlet is None:
+            count["drop_no_channel"] += 1
             self._pool.give(batch)
             return
         shape, segment = virtio.shape(self._header)
-        batch.put(shape, segment, length, now)
-        outlet.queue.put(batch, now)
+        spread = ways.spread(key, outlet, length, now) if tcp else None
+        ticket, outlets = spread or (None, (outlet,))
+        if ticket is None:
+            batch.put(shape, segment, length, now)
+            outlets[0].queue.put(batch, key, now)
+        else:
+            for each in outlets:
+                copy = self._pool.take()
+                copy.copy(ticket, shape, segment, packet, now)
+                each.queue.put(copy, key, now)
+            self._pool.give(batch)
         count["tx_packets"] += 1
         count["tx_bytes"] += length
         if shape & virtio.SEGMENTED:

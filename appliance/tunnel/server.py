@@ -294,7 +294,7 @@ class Server:
         """Return the client's data plane, started at its first session and kept from then on."""
         plane = self._planes.get(client.name)
         if plane is None or plane.died:
-            plane = DataPlane(device_of(client.name))
+            plane = DataPlane(device_of(client.name), gso=self._tunnel.gso)
             await plane.start()
             self._planes[client.name] = plane
         address = IPv4Interface(f"{self._tunnel.gateway}/32")

@@ -10,16 +10,42 @@ import contextlib
 import select
 import socket
 import struct
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
 from . import frame, keys
-from .buffers import Pool, Queue
+from .buffers import Pool
+from .fairqueue import FairQueue
 from .liveness import Liveness
 
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
-_UNSENT: Final = 128 << 10
+_UNSENT: Final = (4 << 10, 512 << 10)
+"""Bytes, at least and at most, that wait unsent in the kernel: what the line carries in `_AHEAD`."""
+
+_AHEAD: Final = 0.005
+_TUNE_EVERY: Final = 0.1
+
+LONG: Final = 0.03
+"""Seconds of round trip that make a line long."""
+
+_WARM: Final = 12_000_000
+"""Bytes per second: a pacing rate from which on BBR stretches no burst of a flow that begins."""
+
+_WARMING: Final = 2.0
+_BUDGET: Final = 1_500_000
+"""Seconds and bytes that a connection may take to get there."""
+
+_FILLER: Final = bytes(4 << 10)
+_SNDBUFFORCE: Final = 32  # SO_SNDBUFFORCE in asm-generic/socket.h
+_IN_FLIGHT: Final = 16 << 20
+"""Bytes of socket buffer; what a long, fast line has on its way, twice over while losses are repaired."""
+
+_INFO: Final = struct.Struct("=68xI28xIQ24xI")
+"""Of struct tcp_info in linux/tcp.h: the smoothed round trip in microseconds, segments sent again, the pacing rate in
+bytes per second, and segments sent."""
+
 _TCP_INFO: Final = 104
 _TOTAL_RETRANSMITS: Final = 100
 _RECORD: Final = frame.RECORD.size + frame.LARGEST_SEALED
@@ -34,18 +60,35 @@ class Stream:
     """A data connection, after its preface has been exchanged."""
 
     def __init__(
-        self, sock: socket.socket, sealer: keys.Sealer, opener: keys.Opener, pool: Pool, liveness: Liveness
+        self,
+        sock: socket.socket,
+        sealer: keys.Sealer,
+        opener: keys.Opener,
+        pool: Pool,
+        liveness: Liveness,
+        counters: Counter[str],
     ) -> None:
         sock.settimeout(0)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, _SNDBUFFORCE, _IN_FLIGHT)
+        except OSError:  # without the right to, as much as the machine allows
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _IN_FLIGHT)
         with contextlib.suppress(OSError):  # where the kernel has no BBR, or keeps it from us, its default serves
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+        self._cold = sock.family != socket.AF_UNIX and sock.getsockopt(
+            socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16
+        ).startswith(b"bbr\0")
+        self._born, self._budget = time.monotonic(), _BUDGET
         self._sock = sock
         self.fd = sock.fileno()
-        self.queue = Queue(pool)
+        self.queue = FairQueue(pool, counters)
         self.liveness = liveness
         self._waiting = False
+        self._tune_at = 0.0
+        self.rtt = 0.0
+        self.rate = 0
+        self.sent = self.sent_again = 0
         self._retransmitted = 0
         self._pool = pool
         self._sealer, self._opener = sealer, opener
@@ -108,13 +151,36 @@ class Stream:
             kind, payload = self._urgent.popleft()
             self._unsent = self._record[: self._sealer.seal(kind, payload, self._record)]
             return True
-        if not len(self.queue):
-            return False
-        batch = self.queue.pop()
+        now = time.monotonic()
+        if now >= self._tune_at:
+            self._tune(now)
+        if (batch := self.queue.pop(now)) is None:
+            return self._cold and self._warm(now)
         length = self._sealer.seal(frame.Kind.DATA, batch.memory[: batch.length], self._record)
         self._unsent = self._record[:length]
         self._pool.give(batch)
         return True
+
+    def _warm(self, now: float) -> bool:
+        """Fill a line that nobody uses yet, so that BBR knows it when somebody does; return whether it needs more.
+
+        Else BBR paces a flow that begins by what little it knows of the line. That stretches each of the flow's first
+        bursts, CUBIC takes it for a queue, and stops doubling its rate at a hundredth of the line.
+        """
+        self._cold = now < self._born + _WARMING and self.rtt >= LONG and self.rate < _WARM and self._budget > 0
+        if self._cold:
+            self._budget -= len(_FILLER)
+            self._unsent = self._record[: self._sealer.seal(frame.Kind.FILLER, _FILLER, self._record)]
+        return self._cold
+
+    def _tune(self, now: float) -> None:
+        """Adapt to the line: how long packets may wait, and how much of them in the kernel, where none overtakes."""
+        self._tune_at = now + _TUNE_EVERY
+        rtt, again, rate, sent = _INFO.unpack(self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+        self.rtt, self.rate, self.sent, self.sent_again = rtt / 1e6, rate, sent, again
+        self.queue.tune(self.rtt)
+        least, most = _UNSENT
+        self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, min(most, max(least, int(rate * _AHEAD))))
 
     def receive(self) -> Iterator[tuple[int, memoryview]]:
         """Read once and yield what was sealed in each whole record: it is borrowed until the next one is asked for.

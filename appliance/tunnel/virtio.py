@@ -81,6 +81,15 @@ def rebuild(wire_shape: int, segment: int, packet: memoryview, header: bytearray
     )
 
 
+def large(kind: int, segment: int, headers: memoryview, header: bytearray) -> None:
+    """Fill in the virtio header of a super-packet of our own making (`coalesce`), from all its headers."""
+    transport = 20 if headers[0] >> 4 == 4 else 40
+    protocol, gso = (
+        (_PROTOCOL_UDP, GSO_UDP_L4) if kind == UDP else (_PROTOCOL_TCP, GSO_TCPV4 if transport == 20 else GSO_TCPV6)
+    )
+    HEADER.pack_into(header, 0, NEEDS_CSUM, gso, len(headers), segment, transport, _CHECKSUM_AT[protocol])
+
+
 def locate(packet: memoryview) -> tuple[int, int, int]:
     """Return (IP version, transport protocol, transport header's offset); raise `BadPacket` on what is no packet."""
     if len(packet) < 20:

@@ -126,7 +126,7 @@ class Worker:
         if session is None:
             sock.close()
             return
-        stream = Stream(sock, *session.seals(number), self._pool, Liveness(time.monotonic()))
+        stream = Stream(sock, *session.seals(number), self._pool, Liveness(time.monotonic()), self._counters)
         if (old := session.put(number, stream)) is not None:
             self._close(old)
         self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_channel(stream, events))
@@ -210,6 +210,8 @@ class Worker:
             if session.direction is keys.Direction.TO_SERVER and (sock := session.datagram.renewed(now)) is not None:
                 self._use(session, sock)
             self._probe(session, session.datagram, now)
+            if session.datagram.resume_at and now >= session.datagram.resume_at:
+                self._flush(session, session.datagram)
         if session.dead(now):
             self._over(SILENCE)
 
@@ -229,7 +231,7 @@ class Worker:
             if (session := self._session) is None:
                 return
             try:
-                more = self._outbound.fill(session.choose, now)
+                more = self._outbound.fill(session, now)
             except DeviceBroke as error:
                 self._over(str(error))
                 return
@@ -262,7 +264,7 @@ class Worker:
             self._inbound.deliver(plain, session.sources)
         elif kind == frame.Kind.PROBE:
             channel.say(frame.Kind.ECHO, bytes(plain))
-        else:
+        elif kind == frame.Kind.ECHO:
             channel.echoed(bytes(plain), time.monotonic())
             if not session.alive:
                 session.alive = True

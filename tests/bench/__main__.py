@@ -1,7 +1,7 @@
 """`./run bench`: how fast is it, compared with no tunnel and with the tunnels that Debian has?
 
-    python -m tests.bench                       everything; more than an hour
-    python -m tests.bench --quick               the gist, in less than three minutes
+    python -m tests.bench                       everything; about half an hour
+    python -m tests.bench --quick               the gist, in less than four minutes
     python -m tests.bench --json FILE           the readings of every round as well
     python -m tests.bench --only fast,stream    only these sections and contenders
 
@@ -71,7 +71,7 @@ class Run:
             self._clients()
 
     def _local(self, section: Section, todo: plan.Local, *, offloads: bool) -> None:
-        here = [one for one in self.taking_part if not one.wan_only]
+        here = [one for one in self.taking_part if one.takes_part(section.name)]
         with topology.Net.open([one.key for one in here], offloads=offloads) as net:
             pod = Pod(net)
             pod.start()
@@ -83,7 +83,10 @@ class Run:
 
     def _wan(self) -> None:
         peers = self.plan.wan.peer_rounds > 0
-        here = [one for one in self.taking_part if peers or not one.peer]
+        losses = [longline.name(loss) for loss in self.plan.wan.losses]
+        here = [
+            one for one in self.taking_part if (peers or not one.peer) and any(one.takes_part(name) for name in losses)
+        ]
         with topology.Net.open([one.key for one in here], delay=True) as net:
             relay = longline.Relay(net)
             relay.start(0.0, 0)
@@ -94,7 +97,7 @@ class Run:
             self.failures += failures
 
     def _clients(self) -> None:
-        modes = [one for one in self.taking_part if one.kind is contenders.Kind.OURS]
+        modes = [one for one in self.taking_part if one.kind is contenders.Kind.OURS and one.takes_part(plan.CLIENTS)]
         with topology.Net.open([mode.key for mode in modes]) as net:
             sections, failures = crowd.run(net, modes, self.plan.clients, tell)
             self.sections |= {section.name: section for section in sections}
@@ -123,7 +126,8 @@ def report(run: Run, validity: verdict.Validity, found: dict[str, str], judged: 
 def work(options: argparse.Namespace, chosen: plan.Plan, names: frozenset[str]) -> int:
     """Measure and report; return the exit status."""
     sections = names & set(plan.SECTIONS) or frozenset(plan.SECTIONS)
-    run = Run(chosen, sections, contenders.chosen(names))
+    taking_part = [one for one in contenders.chosen(names) if one.key in names or one.key not in chosen.without]
+    run = Run(chosen, sections, taking_part)
     begin, before = time.time(), usage.machine()
     tell(f"looking at the machine for {_LOOK:g} s")
     time.sleep(_LOOK)
@@ -174,7 +178,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="./run bench", description="Compare with no tunnel and with Debian's tunnels."
     )
-    parser.add_argument("--quick", action="store_true", help="the gist, in less than three minutes")
+    parser.add_argument("--quick", action="store_true", help="the gist, in less than four minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading there as well")
     parser.add_argument("--only", default="", metavar="NAME,..", help=f"of {', '.join(known)}")
     options = parser.parse_args()

@@ -34,7 +34,7 @@ class Contender:
     """One way from the host to the pod.
 
     `link`, `server` and `tunnel` are laid over the sections of those names in our configuration files. `congestion` is
-    the hosts' congestion control; `wan_only` says that it is a measure for the long line and nowhere else.
+    the hosts' congestion control; `only` names the beginnings of the sections that it takes part in, none: all.
     """
 
     key: str
@@ -44,18 +44,33 @@ class Contender:
     server: Mapping[str, Option] = field(default_factory=dict)
     tunnel: Mapping[str, Option] = field(default_factory=dict)
     congestion: str = "cubic"
-    wan_only: bool = False
+    only: tuple[str, ...] = ()
 
     @property
     def peer(self) -> bool:
         """Tell whether it is somebody else's tunnel."""
         return self.kind in (Kind.WIREGUARD, Kind.OPENVPN)
 
+    def takes_part(self, section: str) -> bool:
+        """Tell whether it is measured there."""
+        return not self.only or section.startswith(self.only)
+
 
 NONE: Final = Contender("none", "no tunnel", Kind.NONE)
-BBR: Final = Contender("none-bbr", "no tunnel, BBR at the hosts", Kind.NONE, congestion="bbr", wan_only=True)
+BBR: Final = Contender("none-bbr", "no tunnel, BBR at the hosts", Kind.NONE, congestion="bbr", only=("wan",))
 
-OURS: Final = (Contender("stream", "stream", Kind.OURS),)
+_SHORT: Final = ("fast", "plain", "clients")
+
+OURS: Final = (
+    Contender("stream", "stream", Kind.OURS, link={"channel": "stream"}, only=_SHORT),
+    Contender(
+        "stream-1", "stream, 1 connection", Kind.OURS, link={"channel": "stream", "connections": 1}, only=("fast",)
+    ),
+    Contender("datagram", "datagram", Kind.OURS, link={"channel": "datagram"}, only=("fast", "plain")),
+    Contender("hybrid", "hybrid", Kind.OURS, only=("fast", "wan")),
+    # Here a new flow has to share its connection with the bulk flow.
+    Contender("hybrid-1", "hybrid, 1 connection", Kind.OURS, link={"connections": 1}, only=("wan-0",)),
+)
 
 PEERS: Final = (
     Contender("wireguard-go", "wireguard-go", Kind.WIREGUARD),

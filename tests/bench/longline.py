@@ -65,9 +65,10 @@ def run(
         title = f"{2 * ONE_WAY_MS:g} ms, {MBPS} Mbit/s, {loss * 100:g} % loss; start = {early}, settled = {late}"
         section = Section(name(loss), title)
         sections.append(section)
-        for number in range(plan.rounds):
-            for tunnel in turned(tunnels, number):
-                if tunnel.contender.peer and number >= plan.peer_rounds:
+        here = [one for one in tunnels if one.contender.takes_part(section.name)]
+        for number in range(plan.rounds if loss in plan.losses[:2] else 1):
+            for tunnel in turned(here, number):
+                if tunnel.contender.key in plan.others and (number >= plan.peer_rounds or loss != plan.losses[0]):
                     continue
                 tell(f"{section.name}: round {number + 1} of {plan.rounds}: {tunnel.contender.title}")
                 figures: dict[str, float] = {}

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,6 +23,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appliance.tunnel import buffers, frame, keys, virtio
 from appliance.tunnel.allow import Sources
+from appliance.tunnel.coalesce import coalesce
+from appliance.tunnel.fairqueue import FairQueue
+from appliance.tunnel.segment import split
 from tests.bench.table import figure, grid
 
 if TYPE_CHECKING:
@@ -74,6 +78,8 @@ def steps() -> Iterator[Step]:
     for size, count in ((64, 900), (1400, 46), (60_000, 1)):
         yield from _packing(size, count)
     yield from _headers()
+    for complete in (True, False):
+        yield from _merging(complete=complete)
 
 
 def _cipher(size: int) -> Iterator[Step]:
@@ -100,16 +106,16 @@ def _packing(size: int, count: int) -> Iterator[Step]:
     text = f"{count} packets of {_length(size)}"
     pool = buffers.Pool(keep=64)
 
-    def pack() -> buffers.Batch:
-        queue = buffers.Queue(pool)
+    def pack() -> buffers.Batch | None:
+        queue = FairQueue(pool, Counter())
         for _ in range(count):
             batch = pool.take()
             batch.put(virtio.SINGLE, 0, size, 0.0)
-            queue.put(batch, 0.0)
-        packed = queue.pop()
-        while len(queue):
-            pool.give(queue.pop())
-        pool.give(packed)
+            queue.put(batch, 1, 0.0)
+        packed = last = queue.pop(0.0)
+        while last is not None:
+            pool.give(last)
+            last = queue.pop(0.0)
         return packed
 
     yield Step(f"pack {text}", pack, size * count, count)
@@ -118,6 +124,27 @@ def _packing(size: int, count: int) -> Iterator[Step]:
         whole.put(virtio.SINGLE, 0, size, 0.0)
     filled = whole.memory[: whole.length]
     yield Step(f"unpack {text}", lambda: sum(1 for _ in frame.packets(filled)), size * count, count)
+
+
+def _merging(*, complete: bool) -> Iterator[Step]:
+    """Merging what came in small, with checksums to verify first, or with ones that the kernel makes."""
+    segments = split(virtio.UNSUMMED | virtio.TCP, _SEGMENT, memoryview(_tcp_packet(40 + 44 * _SEGMENT)))
+    shape = 0 if complete else virtio.UNSUMMED
+    small = [(shape, 0, memoryview(_summed(piece) if complete else piece)) for _, piece in segments]
+    text = "verified" if complete else "unfinished checksums"
+    merged = sum(1 for _ in coalesce(small))
+    size = sum(len(packet) for _, _, packet in small)
+    yield Step(f"merge 44 TCP packets into {merged}, {text}", lambda: sum(1 for _ in coalesce(small)), size, 44)
+
+
+def _summed(packet: bytearray) -> bytearray:
+    """Complete a TCP checksum."""
+    packet[36:38] = bytes(2)
+    pseudo = bytes(packet[12:20]) + (len(packet) - 20).to_bytes(4) + (6).to_bytes(4)
+    odd = 8 if len(packet) & 1 else 0
+    left = ((int.from_bytes(packet[20:]) << odd) + int.from_bytes(pseudo)) % 0xFFFF
+    packet[36:38] = (0xFFFF - left).to_bytes(2)
+    return packet
 
 
 def _headers() -> Iterator[Step]:

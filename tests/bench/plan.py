@@ -37,11 +37,16 @@ class Local:
 
 @dataclass(frozen=True, slots=True)
 class Long:
-    """The long line. `losses` are probabilities; `early` and `late` are the windows in which goodput is taken."""
+    """The long line. `losses` are probabilities; `early` and `late` are the windows in which goodput is taken.
+
+    All `rounds` go to the first loss and to what claims are made of there; peers and the path without a tunnel, whose
+    keys are `others`, have `peer_rounds`, and other losses one round.
+    """
 
     losses: tuple[float, ...]
     rounds: int
     peer_rounds: int
+    others: tuple[str, ...]
     early: tuple[float, float]
     late: tuple[float, float]
     idle_pings: int
@@ -50,23 +55,26 @@ class Long:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One whole run. `clients`: how many clients gtund is given while its memory is read."""
+    """One whole run. `clients`: with how many clients gtund's memory is read; `without`: who is left out."""
 
     name: str
     fast: Local
     plain: Local
     wan: Long
     clients: tuple[int, ...]
+    without: frozenset[str] = frozenset()
 
 
 _TCP: Final = ("tcp1_up", "tcp1_down", "tcp8_up", "tcp8_down")
 _UDP: Final = ("udp64", "udp1400")
 
+_OTHERS: Final = ("none", "wireguard-go", "openvpn")
+
 FULL: Final = Plan(
     "full",
-    fast=Local(5, _TCP, _UDP, tcp_seconds=4, udp_seconds=2, rr_seconds=2, pings=200),
-    plain=Local(5, _TCP[:2], (), tcp_seconds=4),
-    wan=Long((0.0, 0.001, 0.01, 0.03), 3, 1, early=(0, 10), late=(20, 50), idle_pings=15, idle_connects=9),
+    fast=Local(5, _TCP, _UDP, tcp_seconds=3, udp_seconds=1.5, rr_seconds=1, pings=100),
+    plain=Local(5, _TCP[:2], (), tcp_seconds=3),
+    wan=Long((0.01, 0.0, 0.001, 0.03), 3, 1, _OTHERS, early=(0, 10), late=(20, 50), idle_pings=15, idle_connects=9),
     clients=(1, 10, 50),
 )
 
@@ -74,6 +82,7 @@ QUICK: Final = Plan(
     "quick",
     fast=Local(3, _TCP[:3], _UDP[:1], tcp_seconds=1, udp_seconds=0.7, rr_seconds=0.5, pings=60),
     plain=Local(3, _TCP[:1], (), tcp_seconds=1),
-    wan=Long((0.01,), 1, 0, early=(0, 5), late=(8, 15), idle_pings=5, idle_connects=3),
+    wan=Long((0.01,), 1, 0, _OTHERS, early=(0, 5), late=(8, 15), idle_pings=5, idle_connects=3),
     clients=(1, 10),
+    without=frozenset({"stream-1"}),
 )

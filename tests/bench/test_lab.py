@@ -53,7 +53,7 @@ def test_the_long_line_is_as_long_as_it_says() -> None:
         longline.Relay(net).start(0.0, 1)
         tunnel = Tunnel(net, net.paths["none"], contenders.NONE)
         tunnel.wait_for_ping()
-        plan = Long((0.0,), 1, 1, early=(0, 1), late=(1, 3.5), idle_pings=3, idle_connects=2)
+        plan = Long((0.0,), 1, 1, (), early=(0, 1), late=(1, 3.5), idle_pings=3, idle_connects=2)
         figures = longline.one(net, tunnel, plan)
     assert figures["ping_idle"] >= 2 * longline.ONE_WAY_MS
     assert figures["late"] <= longline.MBPS

@@ -1,61 +1,39 @@
-from hypothesis import given
-from hypothesis import strategies as st
-
 from appliance.tunnel import frame
-from appliance.tunnel.buffers import Batch, Pool, Queue
+from appliance.tunnel.buffers import Batch, Pool
 
 
-def batch_of(pool: Pool, packet: bytes, now: float) -> Batch:
-    batch = pool.take()
-    batch.room[: len(packet)] = packet
-    batch.put(0, 0, len(packet), now)
+def batch_of(*packets: bytes) -> Batch:
+    batch = Batch()
+    for packet in packets:
+        batch.room[: len(packet)] = packet
+        batch.put(0, 0, len(packet), 0.0)
     return batch
 
 
-@given(st.lists(st.binary(min_size=1, max_size=40_000), max_size=12))
-def test_packets_leave_a_queue_whole_and_in_order(packets):
-    pool, out = Pool(keep=4), []
-    queue = Queue(pool)
-    for packet in packets:
-        queue.put(batch_of(pool, packet, 0.0), 0.0)
-    while len(queue):
-        batch = queue.pop()
-        out += [bytes(data) for _, _, data in frame.packets(batch.memory[: batch.length])]
-        assert batch.length <= frame.BATCH + frame.PACKET.size
-        pool.give(batch)
-    assert out == packets
-
-
-def test_small_packets_ride_together():
-    pool = Pool(keep=4)
-    queue = Queue(pool)
-    for _ in range(100):
-        queue.put(batch_of(pool, b"x" * 100, 0.0), 0.0)
-    assert len(queue) == 1
-    assert queue.pop().packets == 100
-
-
-def test_a_queue_takes_no_more_once_its_oldest_packet_has_waited_too_long():
-    pool = Pool(keep=4)
-    queue = Queue(pool)
-    for _ in range(4):
-        assert queue.admit(0.0)
-        queue.put(batch_of(pool, b"x" * 60_000, 0.0), 0.0)
-    assert queue.admit(Queue.LONGEST / 2)
-    assert not queue.admit(Queue.LONGEST)
-
-
-def test_a_little_is_taken_however_long_it_has_waited():
-    pool = Pool(keep=4)
-    queue = Queue(pool)
-    queue.put(batch_of(pool, b"x" * 1000, 0.0), 0.0)
-    assert queue.admit(3600.0)
+def read(batch: Batch) -> list[bytes]:
+    return [bytes(data) for _, _, data in frame.packets(batch.memory[: batch.length])]
 
 
 def test_a_batch_that_comes_back_is_used_again_and_empty():
     pool = Pool(keep=1)
-    batch = batch_of(pool, b"abc", 0.0)
+    batch = batch_of(b"abc")
     pool.give(batch)
     again = pool.take()
     assert again is batch
     assert (again.length, again.packets) == (0, 0)
+
+
+def test_a_batch_can_lose_its_first_packet():
+    batch = batch_of(b"first" * 9, b"second", b"third")
+    batch.drop_first()
+    assert read(batch) == [b"second", b"third"]
+    assert batch.packets == 2
+
+
+def test_a_copy_carries_its_ticket_before_the_packet():
+    batch = Batch()
+    batch.copy((7, 9), 0x81, 1448, memoryview(b"packet"), 1.5)
+    ((shape, segment, data),) = frame.packets(batch.memory[: batch.length])
+    assert (shape, segment) == (0x81 | frame.COPY, 1448)
+    assert frame.TICKET.unpack_from(data) == (7, 9)
+    assert bytes(data[frame.TICKET.size :]) == b"packet"

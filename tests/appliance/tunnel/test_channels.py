@@ -17,6 +17,8 @@ class FakeStream:
 
     def __init__(self) -> None:
         self.liveness = Liveness(0.0)
+        self.rtt, self.rate = 0.1, 1
+        self.sent, self.sent_again = 10_000, 100
 
 
 def session(mode: str, connections: int = 4) -> Session:
@@ -98,3 +100,30 @@ def test_without_any_channel_there_is_no_choice_and_in_the_end_no_session():
     assert chosen.dead(3.0)
     streams(chosen)
     assert not chosen.dead(1000.0)
+
+
+def test_on_a_long_lossy_line_a_young_flow_goes_over_every_connection_and_then_over_the_fastest():
+    chosen = session("stream")
+    made = streams(chosen)
+    cast("Any", made[2]).rate = 9
+    spread = chosen.spread(7, made[3], 1000, 1.0)
+    assert spread is not None
+    assert spread[0] is not None
+    assert set(spread[1]) == set(made)
+    for _ in range(1200):
+        spread = chosen.spread(7, made[3], 1000, 1.0)
+    assert spread == (None, (made[2],))
+
+
+@pytest.mark.parametrize("change", [{"rtt": 0.001}, {"sent_again": 0}], ids=str)
+def test_on_a_short_or_a_clean_line_a_flow_goes_its_one_way(change):
+    chosen = session("stream")
+    for stream in (made := streams(chosen)):
+        vars(stream).update(change)
+    assert chosen.spread(7, made[3], 1000, 1.0) is None
+
+
+def test_a_line_with_one_connection_has_no_copies():
+    chosen = session("stream", 1)
+    (only,) = streams(chosen, 1)
+    assert chosen.spread(7, only, 1000, 1.0) is None

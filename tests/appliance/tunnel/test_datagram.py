@@ -34,7 +34,7 @@ class End:
             batch: Batch = self.pool.take()
             batch.room[: len(packet)] = packet
             batch.put(0, 0, len(packet), 0.0)
-            self.channel.queue.put(batch, 0.0)
+            self.channel.queue.put(batch, 1, 0.0)
         self.flush()
 
     def flush(self) -> None:
@@ -105,6 +105,14 @@ def test_a_peer_with_datagrams_of_another_size_is_understood():
         assert server.receive(1) == [(0, bytes([round_]) * 30_000)]
     client.channel.close()
     server.channel.close()
+
+
+def test_after_many_single_datagrams_joined_ones_are_still_understood(ends):
+    client, server = ends
+    for size in [100] * 50 + [60_000] * 3 + [100] * 50 + [9000]:
+        client.send(b"x" * size)
+        assert server.receive(1) == [(0, b"x" * size)]
+    assert not server.counters
 
 
 def test_a_stray_datagram_is_counted_and_nothing_else(ends):
