@@ -16,7 +16,6 @@ that it speaks, the server picks the greatest that it knows too, so a newer end 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -201,7 +200,7 @@ def choose_version(offered: tuple[int, ...]) -> int | None:
 def _read(message: frame.Message) -> Event:
     try:
         return _READERS[message["type"]](message)
-    except (KeyError, ValueError, TypeError, binascii.Error):
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise frame.RemoteProtocolError(f"a malformed {message['type']!r}") from None
 
 
@@ -210,15 +209,17 @@ def _read_hello(message: frame.Message) -> Hello:
     if not isinstance(name, str) or not all(isinstance(version, int) for version in versions):
         raise TypeError
     random, connections = _bytes(message["random"]), message["connections"]
-    if len(random) != keys.RANDOM or not 1 <= connections <= MOST_CONNECTIONS:
+    if len(random) != keys.RANDOM or type(connections) is not int or not 1 <= connections <= MOST_CONNECTIONS:
         raise ValueError
     key, join, mode = _bytes(message["key"]), _bytes(message["join"]), Mode(message["mode"])
-    return Hello(tuple(versions), name, key, join, random, int(connections), mode)
+    return Hello(tuple(versions), name, key, join, random, connections, mode)
 
 
 def _read_welcome(message: frame.Message) -> Welcome:
     session_id, random, mtu = bytes.fromhex(message["session"]), _bytes(message["random"]), message["mtu"]
-    if len(session_id) != keys.SESSION_ID or len(random) != keys.RANDOM or not 576 <= mtu <= 65_535:
+    if len(session_id) != keys.SESSION_ID or len(random) != keys.RANDOM:
+        raise ValueError
+    if type(mtu) is not int or not 576 <= mtu <= 65_535:
         raise ValueError
     address, gateway = IPv4Interface(message["address"]), IPv4Address(message["gateway"])
     return Welcome(int(message["version"]), session_id, random, address, gateway, mtu)
