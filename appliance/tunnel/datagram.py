@@ -263,7 +263,8 @@ class Datagram:
         try:
             length = self._opener.open(place, sealed, self._plain)
         except keys.NotAuthentic:
-            self._counters["drop_forged"] += 1
+            fresh = self._opener.window.fresh(place.counter)
+            self._counters["drop_forged" if fresh else "drop_replayed"] += 1
             return
         yield place.kind, self._plain[:length]
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
-from . import frame, keys, tun
+from . import frame, keys, nat, tun
 from .clients import Client, Registry, UnknownClient
-from .config import TunnelConfig
+from .config import Network, TunnelConfig
 from .dataplane import DataPlane, Over, Roamed, WorkerDied
 from .gate import PATIENCE, Gate
 from .race import first, hang_up
@@ -32,6 +32,7 @@ log = logging.getLogger("gtund")
 
 _READ: Final = 16 << 10
 _LOOK_EVERY: Final = 1.0
+_ALIAS: Final = "gtund client "
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +63,7 @@ class Server:
         self._registry, self._tunnel, self._tls, self._strays = registry, tunnel, tls, strays
         self._gate = Gate()
         self._planes: dict[str, DataPlane] = {}
+        self._owners: dict[str, Client] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self.served: dict[str, Served] = {}
 
@@ -86,6 +88,7 @@ class Server:
 
     def report(self) -> dict[str, object]:
         """Return who is connected, for the control socket."""
+        refused = nat.refused()
         return {
             "turned_away": self._gate.turned_away,
             "clients": {
@@ -93,7 +96,7 @@ class Server:
                     "source": served.source,
                     "since": served.since,
                     "rtt_ms": round(served.plane.traffic.rtt * 1000, 3) if served.plane.traffic.rtt else None,
-                    "counters": served.plane.traffic.counters,
+                    "counters": {**served.plane.traffic.counters, **refused.get(served.plane.device, {})},
                 }
                 for name, served in self.served.items()
             },
@@ -198,12 +201,14 @@ class Server:
                 old.end(Refusal.REPLACED, "the same client opened a newer session")
             session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
             session = keys.Session.agree(session_id, hello.random, ours)
-            plane.begin(session, "server", [f"{client.address}/32"], hello.connections, hello.mode.value)
+            six = self._tunnel.six(IPv4Address(client.address))
+            sources = [f"{client.address}/32", *([f"{six.ip}/128"] if six else []), *client.prefixes]
+            plane.begin(session, "server", sources, hello.connections, hello.mode.value)
             served = Served(client, session, plane, conversation, writer, source)
             self.served[client.name] = served
         lease = IPv4Interface(f"{client.address}/{self._tunnel.subnet.prefixlen}")
         version = choose_version(hello.versions) or 0
-        conversation.welcome(Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu))
+        conversation.welcome(Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu, six))
         writer.write(conversation.to_send())
         log.info("client %s came in from %s with %s", client.name, source, client.address)
         try:
@@ -239,30 +244,58 @@ class Server:
             plane = DataPlane(device_of(client.name))
             await plane.start()
             self._planes[client.name] = plane
-        address = IPv4Interface(f"{self._tunnel.gateway}/32")
-        alias = f"gtund client {client.name}"
-        tun.configure(plane.device, tun.Addressing(address, IPv4Address(client.address), self._tunnel.mtu, alias))
+        self._owners[client.name] = client
+        tun.configure(plane.device, self._addressing(client))
         return plane
 
+    def _addressing(self, client: Client) -> tun.Addressing:
+        """Return how the client's device is set up on this side."""
+        peer, gateway = IPv4Address(client.address), self._tunnel.gateway
+        ours6, peer6 = self._tunnel.six(gateway), self._tunnel.six(peer)
+        return tun.Addressing(
+            IPv4Interface(f"{gateway}/32"),
+            peer,
+            self._tunnel.mtu,
+            f"{_ALIAS}{client.name}",
+            ours6,
+            peer6.ip if peer6 else None,
+            client.networks,
+        )
+
     async def _cut_removed(self) -> None:
-        """End the session of a client that is not registered any more, or whose name now belongs to another."""
+        """End the session of a client that is not registered any more, or whose name now belongs to another.
+
+        Its device goes with it, and the routes over that, so that no connection of its lives on.
+        """
+        for device in tun.with_alias(_ALIAS):
+            if device not in {device_of(client.name) for client in self._registry.all()}:
+                tun.destroy(device)  # removed while no gtund ran
+        tun.keep_behind(self._behind())
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            for name, served in tuple(self.served.items()):
-                try:
-                    known = self._registry.get(name)
-                except UnknownClient:
-                    known = None
-                if known is None or known.key_sha256 != served.client.key_sha256:
-                    self.served.pop(name, None)
-                    served.end(Refusal.REMOVED, "the client was removed")
+            for name, client in tuple(self._owners.items()):
+                known = self._known(name)
+                if known is None or known.key_sha256 != client.key_sha256:
+                    if (served := self.served.pop(name, None)) is not None:
+                        served.end(Refusal.REMOVED, "the client was removed")
                     await self._forget(name)
 
+    def _behind(self) -> list[Network]:
+        return [network for client in self._registry.all() for network in client.networks]
+
+    def _known(self, name: str) -> Client | None:
+        try:
+            return self._registry.get(name)
+        except UnknownClient:
+            return None
+
     async def _forget(self, name: str) -> None:
+        del self._owners[name]
         plane = self._planes.pop(name, None)
         if plane is not None:
             await plane.close()
         tun.destroy(device_of(name))
+        tun.keep_behind(self._behind())
 
 
 def device_of(client: str) -> str:

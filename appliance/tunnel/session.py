@@ -19,7 +19,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import Final
 
 from . import frame, keys
@@ -94,7 +94,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The server lets it in. `address` carries the tunnel subnet's prefix length; `mtu` is in bytes."""
+    """The server lets it in. `address` carries the tunnel subnet's prefix length; `mtu` is in bytes.
+
+    `address6` is None from a server without IPv6 in the tunnel.
+    """
 
     version: int
     session_id: bytes
@@ -102,6 +105,7 @@ class Welcome:
     address: IPv4Interface
     gateway: IPv4Address
     mtu: int
+    address6: IPv6Interface | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,7 @@ class Conversation:
             address=str(welcome.address),
             gateway=str(welcome.gateway),
             mtu=welcome.mtu,
+            **({"address6": str(welcome.address6)} if welcome.address6 else {}),
         )
 
     def refuse(self, code: Refusal, reason: str) -> None:
@@ -222,7 +227,8 @@ def _read_welcome(message: frame.Message) -> Welcome:
     if type(mtu) is not int or not 576 <= mtu <= 65_535:
         raise ValueError
     address, gateway = IPv4Interface(message["address"]), IPv4Address(message["gateway"])
-    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu)
+    address6 = IPv6Interface(message["address6"]) if "address6" in message else None
+    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu, address6)
 
 
 def _read_goodbye(message: frame.Message) -> Goodbye:

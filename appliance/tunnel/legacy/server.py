@@ -41,7 +41,7 @@ from .pool import Pool, PoolEmpty
 log = logging.getLogger("gtund")
 
 DEVICE: Final = "gtund-legacy"
-TABLE: Final = "ip nexthop_gtund_legacy"
+TABLE: Final = "inet nexthop_gtund_legacy"
 METRIC: Final = 4001
 """Of the unreachable route for the pool: one above gtund's own, to be told from it."""
 
@@ -233,7 +233,7 @@ async def serve(settings: ServerConfig, served: tuple[IPv4Network, ...], *, snat
         interface = IPv4Interface(f"{gateway}/{pool.prefixlen}")
         device.configure(tun.Addressing(interface, None, MTU, "gtund legacy clients"))
         tun.forbid(pool, METRIC)
-        nat.apply(nat.render(pool, str(gateway), served, snat=snat, table=TABLE, devices=DEVICE))
+        nat.apply(nat.render(nat.Zone(str(gateway), served, snat=snat, table=TABLE, devices=DEVICE)))
         nat.forward_packets()
         server = Server(settings, device, Pool(settings.cidr, gateway))
         task = asyncio.current_task()
