@@ -221,13 +221,15 @@ def provider_of(cloud: CloudConfig) -> Connect | None:
 
     async def connect() -> Provider:
         from cloud.aliyun import connect as aliyun  # noqa: PLC0415
+        from cloud.choice import Choice, Tag  # noqa: PLC0415
         from cloud.provider import Quota  # noqa: PLC0415
 
         return await aliyun(
             endpoint=cloud.endpoint,
             protocol=cloud.protocol,
             metadata=cloud.metadata,
-            route_tables=cloud.route_tables,
+            choice=Choice(cloud.route_tables, Tag.parse(cloud.route_table_tag) if cloud.route_table_tag else None),
+            appliance_id=cloud.appliance_id,
             credentials=cloud.credentials,
             quota=Quota(cloud.route_quota, cloud.route_reserve),
         )

@@ -6,11 +6,14 @@ a typing error that would otherwise be ignored in silence, so it is refused by n
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
+
+from cloud.choice import Tag
 
 DEFAULT_PATH: Final = Path("/etc/nexthop/nexthop.toml")
 
@@ -56,10 +59,12 @@ class CloudConfig:
     """Which cloud, and how to reach its API.
 
     `endpoint`: host, or host:port; empty means the region's own. `route_tables`: ids; empty means all that vSwitches
-    use. `resync_seconds`: how often the route tables are read when nothing happens. `credentials`: "role" for the
-    instance's RAM role, "env" for the SDK's environment variables, else the path of a 0600 file. `route_quota`: the
-    custom entries that a table takes (the account's vpc_quota_route_entrys_num); `route_reserve`: how many of them stay
-    free where others use the table, too.
+    use. `route_table_tag`: KEY or KEY=VALUE; the tables that carry it are programmed, with those named. `appliance_id`:
+    goes into the mark on our entries; empty means the instance's id, and a second machine that shall take over from
+    this one needs the same. `resync_seconds`: how often the route tables are read when nothing happens. `credentials`:
+    "role" for the instance's RAM role, "env" for the SDK's environment variables, else the path of a 0600 file.
+    `route_quota`: the custom entries that a table takes (the account's vpc_quota_route_entrys_num); `route_reserve`:
+    how many of them stay free where others use the table, too.
     """
 
     provider: str = "aliyun"
@@ -67,6 +72,8 @@ class CloudConfig:
     protocol: str = "https"
     metadata: str = "http://100.100.100.200"
     route_tables: tuple[str, ...] = ()
+    route_table_tag: str = ""
+    appliance_id: str = ""
     resync_seconds: float = 60.0
     credentials: str = "role"
     route_quota: int = 200
@@ -124,6 +131,19 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _tag(value: object) -> str:
+    try:
+        return str(Tag.parse(value)) if isinstance(value, str) and value else _maybe_text(value)
+    except ValueError:
+        raise _Bad('KEY or "KEY=VALUE", such as "nexthop=yes", up to 128 characters each') from None
+
+
+def _appliance_id(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{0,64}", value, re.ASCII):
+        raise _Bad('at most 64 letters, digits, ".", "_" and "-"; "" for the instance\'s id')
+    return value
+
+
 def _seconds(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 86400:
         raise _Bad("a number of seconds between 1 and 86400, without quotes")
@@ -161,6 +181,8 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
         "protocol": _one_of("https", "http"),
         "metadata": _url,
         "route_tables": _texts,
+        "route_table_tag": _tag,
+        "appliance_id": _appliance_id,
         "resync_seconds": _seconds,
         "credentials": _credentials,
         "route_quota": _count(1),

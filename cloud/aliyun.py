@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -25,17 +25,20 @@ from aliyunsdkecs.request.v20140526.DescribeNetworkInterfaceAttributeRequest imp
     DescribeNetworkInterfaceAttributeRequest,
 )
 from aliyunsdkecs.request.v20140526.DescribeSecurityGroupAttributeRequest import DescribeSecurityGroupAttributeRequest
+from aliyunsdkecs.request.v20140526.DescribeSecurityGroupsRequest import DescribeSecurityGroupsRequest
 from aliyunsdkecs.request.v20140526.ModifyNetworkInterfaceAttributeRequest import ModifyNetworkInterfaceAttributeRequest
 from aliyunsdkvpc.request.v20160428.CreateRouteEntriesRequest import CreateRouteEntriesRequest
 from aliyunsdkvpc.request.v20160428.CreateRouteEntryRequest import CreateRouteEntryRequest
 from aliyunsdkvpc.request.v20160428.DeleteRouteEntriesRequest import DeleteRouteEntriesRequest
 from aliyunsdkvpc.request.v20160428.DeleteRouteEntryRequest import DeleteRouteEntryRequest
 from aliyunsdkvpc.request.v20160428.DescribeRouteEntryListRequest import DescribeRouteEntryListRequest
+from aliyunsdkvpc.request.v20160428.DescribeRouteTableListRequest import DescribeRouteTableListRequest
 from aliyunsdkvpc.request.v20160428.DescribeVpcsRequest import DescribeVpcsRequest
 from aliyunsdkvpc.request.v20160428.DescribeVSwitchesRequest import DescribeVSwitchesRequest
 from aliyunsdkvpc.request.v20160428.ModifyRouteEntryRequest import ModifyRouteEntryRequest
 
 from cloud.answers import Body, Mark
+from cloud.choice import Choice
 from cloud.credentials import Credentials, Keys, named
 from cloud.errors import classify, newer_credentials_may_help
 from cloud.interface import let_us_route
@@ -53,7 +56,9 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "DeleteRouteEntry": DeleteRouteEntryRequest,
     "DescribeNetworkInterfaceAttribute": DescribeNetworkInterfaceAttributeRequest,
     "DescribeRouteEntryList": DescribeRouteEntryListRequest,
+    "DescribeRouteTableList": DescribeRouteTableListRequest,
     "DescribeSecurityGroupAttribute": DescribeSecurityGroupAttributeRequest,
+    "DescribeSecurityGroups": DescribeSecurityGroupsRequest,
     "DescribeVSwitches": DescribeVSwitchesRequest,
     "DescribeVpcs": DescribeVpcsRequest,
     "ModifyNetworkInterfaceAttribute": ModifyNetworkInterfaceAttributeRequest,
@@ -186,7 +191,7 @@ async def connect(
     endpoint: str = "",
     protocol: str = "https",
     metadata: str = "http://100.100.100.200",
-    route_tables: Sequence[str] = (),
+    choice: Choice = Choice(),  # noqa: B008 - frozen
     credentials: str = "role",
     appliance_id: str = "",
     quota: Quota = Quota(),  # noqa: B008 - frozen
@@ -204,7 +209,7 @@ async def connect(
     rpc = Rpc(identity.region, named(credentials, service), endpoint=endpoint, protocol=protocol, pace=pace)
     mark = Mark(appliance_id or identity.instance_id)
     await let_us_route(rpc, identity.eni)
-    return AliyunProvider(rpc, identity, mark, tables=route_tables, quota=quota, pace=pace, skew=service.skew)
+    return AliyunProvider(rpc, identity, mark, choice=choice, quota=quota, pace=pace, skew=service.skew)
 
 
 def _told(message: str, keys: Keys) -> str:

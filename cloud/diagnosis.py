@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from itertools import groupby
 from typing import Any, Final
@@ -62,9 +63,45 @@ def security_group(
     if barred:
         text = f"{group} has rules that drop packets to or from {_list(barred)}"
         return Finding("security-group", State.WARN, text, f"ECS console > Security Groups > {group}")
-    return Finding(
-        "security-group", State.OK, f"{group} lets every vSwitch in; the hosts' own groups are theirs to check"
-    )
+    return Finding("security-group", State.OK, f"{group} lets every vSwitch in")
+
+
+@dataclass(frozen=True, slots=True)
+class HostGroup:
+    """A security group that hosts may be in. An `advanced` one lets nothing out that no rule accepts; others do."""
+
+    name: str
+    advanced: bool
+    egress: Sequence[Mapping[str, Any]]
+
+    def lets_out(self, cidr: Network) -> bool:
+        """Tell whether some packets to `cidr` get out; the answers come back in, since groups are stateful."""
+        if any(_bars(rule, cidr) for rule in self.egress):
+            return False
+        return not self.advanced or any(_covers(rule.get("DestCidrIp"), cidr) for rule in self.egress)
+
+
+def host_groups(groups: Collection[HostGroup], wanted: Collection[Network], *, unseen: int) -> Iterator[Finding]:
+    """Judge the groups of the VPC's hosts; only a warning, since nobody says which hosts shall reach the CIDRs."""
+    for group in groups:
+        barred = [cidr for cidr in wanted if not group.lets_out(cidr)]
+        if barred:
+            text = f"{group.name} does not let packets to {_list(barred)} out: hosts in it do not get through"
+            fix = f"ECS console > Security Groups > {group.name} > Outbound: allow them, if its hosts shall reach them"
+            yield Finding("host-security-groups", State.WARN, text, fix)
+    if all(group.lets_out(cidr) for group in groups for cidr in wanted):
+        more = f"; {unseen} more were not looked at" if unseen > 0 else ""
+        text = f"{len(groups)} other groups of this VPC let packets to what is wanted out{more}"
+        yield Finding("host-security-groups", State.OK, text)
+
+
+def bypassed(seen: Observation) -> Iterator[Finding]:
+    """Name the vSwitches whose hosts our entries do not reach."""
+    for table in sorted({table for _, table in seen.vpc.bypassed}):
+        vswitches = ", ".join(vswitch for vswitch, used in seen.vpc.bypassed if used == table)
+        text = f"hosts in {vswitches} use {table}, which is not programmed: they reach none of the CIDRs"
+        fix = f'add "{table}" to [cloud] route_tables, or give it the tag of [cloud] route_table_tag'
+        yield Finding("vswitch-bypassed", State.WARN, text, fix)
 
 
 def tables(seen: Observation, wanted: Collection[Network]) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ judges.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ Skew = Callable[[], Awaitable[float | None]]
 
 # RFC 5737: for documentation, so nobody routes one of them; which of the three the table lacks is tried.
 _NOBODYS: Final = tuple(map(IPv4Network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
+_GROUPS: Final = 50  # the most that one page of DescribeSecurityGroups gives
 _POLICY: Final = "nexthop ram-policy > policy.json, then RAM console > Policies: attach it to the instance's role"
 # What a call says that was allowed, and then had nothing to do.
 _FINE: Final = ("dryrunoperation", "invalidrouteentry", "vpc_router_entry_not_exist")
@@ -43,6 +44,7 @@ async def examine(
     found.append(await _permissions(call, identity, seen))
     found += await _interface(call, identity, seen, wanted)
     found += diagnosis.tables(seen, wanted)
+    found += diagnosis.bypassed(seen)
     found += diagnosis.conflicts(seen, wanted)
     found += diagnosis.controllers(seen, wanted)
     return tuple(found)
@@ -93,12 +95,33 @@ async def _interface(call: Call, identity: Identity, seen: Observation, wanted: 
     except CloudError as error:
         return [Finding("source-dest-check", State.UNKNOWN, f"{identity.eni} cannot be looked at: {error}", _POLICY)]
     found = [diagnosis.interface(identity.eni, identity.region, told)]
-    for group in (told.get("SecurityGroupIds") or {}).get("SecurityGroupId") or []:
+    ours = [str(each) for each in (told.get("SecurityGroupIds") or {}).get("SecurityGroupId") or []]
+    for group in ours:
         try:
-            rules = await call("DescribeSecurityGroupAttribute", {"SecurityGroupId": group, "Direction": "all"})
+            rules = await _rules(call, group, "all")
         except CloudError as error:
             found.append(Finding("security-group", State.UNKNOWN, f"{group} cannot be looked at: {error}", _POLICY))
         else:
-            listed = (rules.get("Permissions") or {}).get("Permission") or []
-            found.append(diagnosis.security_group(str(group), listed, seen, wanted))
-    return found
+            found.append(diagnosis.security_group(group, rules, seen, wanted))
+    return [*found, *await _hosts(call, seen, ours, wanted)]
+
+
+async def _hosts(call: Call, seen: Observation, ours: Collection[str], wanted: Collection[Network]) -> list[Finding]:
+    """Look whether the VPC's other security groups, the first page of them, let out what hosts send to the CIDRs."""
+    try:
+        told = await call("DescribeSecurityGroups", {"VpcId": seen.vpc.vpc_id, "PageSize": str(_GROUPS)})
+        listed = (told.get("SecurityGroups") or {}).get("SecurityGroup") or []
+        groups = [
+            diagnosis.HostGroup(str(each["SecurityGroupId"]), each.get("SecurityGroupType") == "enterprise", rules)
+            for each in listed
+            if each["SecurityGroupId"] not in ours
+            for rules in [await _rules(call, str(each["SecurityGroupId"]), "egress")]
+        ]
+    except CloudError as error:
+        return [Finding("host-security-groups", State.UNKNOWN, f"they cannot be looked at: {error}", _POLICY)]
+    return list(diagnosis.host_groups(groups, wanted, unseen=int(told.get("TotalCount") or 0) - len(listed)))
+
+
+async def _rules(call: Call, group: str, direction: str) -> Sequence[Mapping[str, Any]]:
+    rules = await call("DescribeSecurityGroupAttribute", {"SecurityGroupId": group, "Direction": direction})
+    return (rules.get("Permissions") or {}).get("Permission") or []

@@ -20,19 +20,21 @@ READS: Final = ("DescribeVpcs", "DescribeVSwitches")
 INTERFACE: Final = (
     "DescribeNetworkInterfaceAttribute",
     "DescribeSecurityGroupAttribute",
+    "DescribeSecurityGroups",
     "ModifyNetworkInterfaceAttribute",
 )
 
 
-def ram_policy(region: str, account: str, tables: Sequence[str]) -> Mapping[str, object]:
-    """Return the policy; an unknown `account` or no `tables` become `*`."""
+def ram_policy(region: str, account: str, tables: Sequence[str], *, by_tag: bool = False) -> Mapping[str, object]:
+    """Return the policy; an unknown `account` or no `tables` become `*`. `by_tag`: tables are looked for by a tag."""
+    reads = (*READS, "DescribeRouteTableList") if by_tag else READS
     names = tables or ["*"]
     resources = [f"acs:vpc:{region}:{account or '*'}:routetable/{table}" for table in names]
     return {
         "Version": "1",
         "Statement": [
             _allow([*(f"vpc:{each}" for each in WRITES), "vpc:DescribeRouteEntryList"], resources),
-            _allow([f"vpc:{each}" for each in READS], "*"),
+            _allow([f"vpc:{each}" for each in reads], "*"),
             # For the source/destination check of our own interface, and for what `nexthop doctor` looks at.
             _allow([f"ecs:{each}" for each in INTERFACE], "*"),
         ],

@@ -106,6 +106,7 @@ class Vpc:
     instance_id: str
     private_ip: IPv4Address
     tables: tuple[str, ...]  # the route tables that we program
+    bypassed: tuple[tuple[str, str], ...] = ()  # (vSwitch id, its table) where that table is none of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from cloud import answers
 from cloud.answers import Body, Mark, Place
+from cloud.choice import Tag
 from cloud.errors import RETRIABLE
 from cloud.provider import CloudError, Network, RouteEntry, Unavailable
 from cloud.retry import Pace
@@ -70,6 +71,12 @@ class Reader:
         found = (answers.place(item) for item in items)
         return tuple(each for each in found if each is not None)
 
+    async def tagged(self, tag: Tag) -> tuple[str, ...]:
+        """Return the VPC's route tables that carry `tag`."""
+        asked = {"VpcId": self._vpc_id, "Tags": [tag.asked()]}
+        items = await self._pages("DescribeRouteTableList", asked, "RouterTableList", "RouterTableListType")
+        return tuple(str(item["RouteTableId"]) for item in items)
+
     async def entries(self, table: str, destination: Network | None = None) -> list[RouteEntry]:
         """Return all entries of a table, or those for exactly one destination."""
         params = {"RouteTableId": table, "MaxResult": str(_ENTRIES)}
@@ -98,7 +105,7 @@ class Reader:
                 raise Unavailable(f"the list of entries of {params['RouteTableId']} goes in a circle")
             tokens.add(token)
 
-    async def _pages(self, action: str, params: Mapping[str, str], outer: str, inner: str) -> list[Body]:
+    async def _pages(self, action: str, params: Mapping[str, Any], outer: str, inner: str) -> list[Body]:
         """Return every item of a list call that numbers its pages."""
 
         async def once() -> list[Body]:

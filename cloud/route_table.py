@@ -1,6 +1,7 @@
 """The `Provider` for Aliyun's route tables.
 
-How a call travels is not known here: `call` does that (cloud/aliyun.py).
+Which tables these are is `cloud.choice`'s to say; it is asked anew with each `observe`. How a call travels is not known
+here: `call` does that (cloud/aliyun.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cloud import answers, doctor
 from cloud.answers import Mark, Place
+from cloud.choice import Choice, bypassed
 from cloud.metadata import Identity
 from cloud.policy import ram_policy
 from cloud.provider import (
@@ -35,7 +37,7 @@ __all__ = ["AliyunProvider", "Call"]
 
 
 class AliyunProvider:
-    """One VPC's route tables: those named in `tables`, or, when that is empty, all that its vSwitches use.
+    """One VPC's route tables, as many of them as `choice` says.
 
     `skew` returns by how many seconds our clock is ahead of the cloud's, None where that cannot be known.
     """
@@ -46,7 +48,7 @@ class AliyunProvider:
         identity: Identity,
         mark: Mark,
         *,
-        tables: Sequence[str] = (),
+        choice: Choice = Choice(),  # noqa: B008 - frozen
         pace: Pace = Pace(),  # noqa: B008 - frozen
         quota: Quota = Quota(),  # noqa: B008 - frozen
         chance: Callable[[], float] = random.random,
@@ -56,8 +58,8 @@ class AliyunProvider:
         self.mark = Mark(mark.appliance, mark.epoch, identity.instance_id)
         self.quota = quota
         self._call = call
-        self._named = tuple(tables)
-        self._used: tuple[str, ...] = ()
+        self._choice = choice
+        self._chosen: tuple[str, ...] = ()
         self._patience = Patience(pace, chance)
         self._reader = Reader(call, identity.vpc_id, self.mark, self._patience)
         self._writer = Writer(call, identity.instance_id, self.mark)
@@ -68,7 +70,7 @@ class AliyunProvider:
         """Read the VPC, its vSwitches and every entry of every table that we program."""
         described = await self._reader.vpc()
         places = await self._reader.places()
-        tables = self._choose(places)
+        tables = await self._choose(places)
         entries = [entry for table in tables for entry in await self._reader.entries(table)]
         vpc = Vpc(
             vpc_id=self.identity.vpc_id,
@@ -78,6 +80,7 @@ class AliyunProvider:
             instance_id=self.identity.instance_id,
             private_ip=self.identity.private_ip,
             tables=tables,
+            bypassed=bypassed(places, tables),
         )
         return Observation(vpc, tuple(entries), self.quota)
 
@@ -107,7 +110,8 @@ class AliyunProvider:
 
     def policy(self) -> Mapping[str, object]:
         """Return the minimal RAM policy, for the tables that we know of."""
-        return ram_policy(self.identity.region, self.identity.account, self._used or self._named)
+        tables = self._chosen or self._choice.named
+        return ram_policy(self.identity.region, self.identity.account, tables, by_tag=self._choice.tag is not None)
 
     async def _reach(self, goal: Goal, destinations: Collection[Network]) -> dict[Network, CloudError]:
         if not destinations:
@@ -119,12 +123,14 @@ class AliyunProvider:
 
     async def _tables(self) -> tuple[str, ...]:
         """Return the tables that we program; asked once, and again with each `observe`."""
-        if self._named or self._used:
-            return self._named or self._used
-        return self._choose(await self._reader.places())
+        return self._chosen or await self._choose(await self._reader.places())
 
-    def _choose(self, places: Sequence[Place]) -> tuple[str, ...]:
-        self._used = self._named or tuple(sorted({each.table for each in places if each.table}))
-        if not self._used:
+    async def _choose(self, places: Sequence[Place]) -> tuple[str, ...]:
+        tag = self._choice.tag
+        chosen = self._choice.tables(places, () if tag is None else await self._reader.tagged(tag))
+        if not chosen and tag is not None:
+            raise Rejected(f"no route table of {self.identity.vpc_id} carries the tag {tag}: tag one, or name it")
+        if not chosen:
             raise Unavailable(f"no vSwitch of {self.identity.vpc_id} names its route table")
-        return self._used
+        self._chosen = chosen
+        return chosen

@@ -17,13 +17,16 @@ settings.load_profile("untimed")
 
 _XTABLES_LOCK: Final = Path("/run/xtables.lock")
 _NETNS: Final = Path("/run/netns")
+_MOUNT: Final = Path("/run/mount")
 _MNT_DETACH: Final = 2  # umount2(2)
 _BEFORE: Final = pytest.StashKey[dict[Path, bool]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Note what is there: iptables makes its lock, and `ip netns` its directory, when they are first used."""
-    config.stash[_BEFORE] = {path: path.exists() for path in (_XTABLES_LOCK, _NETNS)}
+    """Note what is there: iptables makes its lock, `ip netns` and mount(8) their directories, when first used."""
+    if hasattr(config, "workerinput"):
+        return  # one of several test processes: the one that started them tidies up after all
+    config.stash[_BEFORE] = {path: path.exists() for path in (_XTABLES_LOCK, _NETNS, _MOUNT)}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -35,6 +38,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         ctypes.CDLL(None).umount2(str(_NETNS).encode(), _MNT_DETACH)  # `ip netns add` binds it to itself
         with contextlib.suppress(OSError):
             _NETNS.rmdir()
+    if before.get(_MOUNT) is False:
+        with contextlib.suppress(OSError):
+            _MOUNT.rmdir()
 
 
 @functools.cache

@@ -103,6 +103,26 @@ def _groups(instance: Instance) -> list[str]:
     return [instance.security_group] if instance.security_group else []
 
 
+def _security_groups(world: World, params: Params, _now: float) -> Body:
+    here = params.get("VpcId") in {None, "", world.file.vpc.id} and params["RegionId"] == world.file.region
+    kind = params.get("SecurityGroupType")
+    found = [each for each in world.file.security_group if here and kind in {None, "", each.type}]
+    shown, numbers = page(found, params)
+    groups = [
+        {
+            "SecurityGroupId": each.id,
+            "SecurityGroupName": each.id,
+            "SecurityGroupType": each.type,
+            "VpcId": world.file.vpc.id,
+            "Description": "",
+            "ServiceManaged": False,
+            "Tags": {"Tag": []},
+        }
+        for each in shown
+    ]
+    return numbers | {"RegionId": world.file.region, "SecurityGroups": {"SecurityGroup": groups}}
+
+
 def _group_attribute(world: World, params: Params, _now: float) -> Body:
     wanted = must(params, "SecurityGroupId")
     for group in world.file.security_group:
@@ -143,4 +163,5 @@ ACTIONS: Final[Mapping[str, Callable[[World, Params, float], Body]]] = {
     "DescribeNetworkInterfaceAttribute": _interface_attribute,
     "ModifyNetworkInterfaceAttribute": _modify_interface,
     "DescribeSecurityGroupAttribute": _group_attribute,
+    "DescribeSecurityGroups": _security_groups,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from cloud.emulator.params import Body, Params, must, page
+from cloud.emulator.params import Body, Params, must, page, records
 from cloud.emulator.world import ApiError, World
 from cloud.emulator.worldfile import RouteTable, VSwitch
 
@@ -23,9 +23,24 @@ def _table_list(world: World, params: Params, _now: float) -> Body:
         table
         for table in _in_vpc(world, params, tuple(world.tables.values()))
         if all(not params.get(name) or params[name] == getattr(table, field) for name, field in wanted.items())
+        and _has_tags(table, params)
     ]
     shown, numbers = page(found, params)
     return numbers | {"RouterTableList": {"RouterTableListType": [_table(world, table) for table in shown]}}
+
+
+def _has_tags(table: RouteTable, params: Params) -> bool:
+    """Tell whether the table carries every tag that is asked for; one that is asked for without a value has any."""
+    there = [_tag(each) for each in table.tags]
+    return all(
+        any(tag["Key"] == asked.get("Key") and asked.get("Value", "") in {"", tag["Value"]} for tag in there)
+        for asked in records(params, "Tag")
+    )
+
+
+def _tag(text: str) -> dict[str, str]:
+    key, _, value = text.partition("=")
+    return {"Key": key, "Value": value}
 
 
 def _table(world: World, table: RouteTable) -> Body:
@@ -42,7 +57,7 @@ def _table(world: World, table: RouteTable) -> Body:
         "GatewayIds": {"GatewayIds": []},
         "RoutePropagationEnable": True,
         "Description": "",
-        "Tags": {"Tag": []},
+        "Tags": {"Tag": [_tag(each) for each in table.tags]},
     }
 
 

@@ -66,10 +66,11 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """A route table, `type` System or Custom."""
+    """A route table, `type` System or Custom; `tags` as KEY=VALUE."""
 
     id: str
     type: str = "Custom"
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,14 @@ class SecurityRule:
 
 @dataclass(frozen=True, slots=True)
 class SecurityGroup:
-    """A security group. It is listed, and not enforced: the virtual router forwards whatever comes."""
+    """A security group. It is listed, and not enforced: the virtual router forwards whatever comes.
+
+    `type`: normal (a basic group), or enterprise (an advanced one, which lets nothing out by itself).
+    """
 
     id: str
     rule: tuple[SecurityRule, ...] = ()
+    type: str = "normal"
 
 
 @dataclass(frozen=True, slots=True)

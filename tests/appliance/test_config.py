@@ -29,6 +29,8 @@ def test_every_key_can_be_set() -> None:
         protocol = "http"
         metadata = "http://100.100.100.200/"
         route_tables = ["vtb-1"]
+        route_table_tag = "nexthop=yes"
+        appliance_id = "shenzhen"
         resync_seconds = 5
         credentials = "/etc/nexthop/keys.toml"
         """
@@ -36,7 +38,15 @@ def test_every_key_can_be_set() -> None:
     assert config.paths == Paths(Path("/s"), Path("/r"))
     assert (config.api.group, config.kernel.firewall) == ("wheel", "nftables")
     assert config.cloud == CloudConfig(
-        "none", "100.100.0.10:80", "http", "http://100.100.100.200", ("vtb-1",), 5.0, "/etc/nexthop/keys.toml"
+        provider="none",
+        endpoint="100.100.0.10:80",
+        protocol="http",
+        metadata="http://100.100.100.200",
+        route_tables=("vtb-1",),
+        route_table_tag="nexthop=yes",
+        appliance_id="shenzhen",
+        resync_seconds=5.0,
+        credentials="/etc/nexthop/keys.toml",
     )
 
 
@@ -52,6 +62,8 @@ def test_every_key_can_be_set() -> None:
         ("[cloud]\nresync_seconds = 0", ["cloud.resync_seconds", "between"]),
         ("[cloud]\nresync_seconds = nan", ["cloud.resync_seconds"]),
         ("[cloud]\nroute_tables = 'vtb-1'", ["cloud.route_tables", "list"]),
+        ("[cloud]\nroute_table_tag = '=yes'", ["cloud.route_table_tag", "KEY=VALUE"]),
+        ("[cloud]\nappliance_id = 'a b'", ["cloud.appliance_id", "letters"]),
         ("[cloud]\nmetadata = '100.100.100.200'", ["cloud.metadata", "http://"]),
         ("[cloud]\ncredentials = 'mine'", ["cloud.credentials", "role"]),
         ("[kernel]\nfirewall = 'ufw'", ["kernel.firewall", '"nftables"']),

@@ -33,6 +33,7 @@ def flat(params: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, str):
             found[name] = value
         else:
+            name = "Tag" if name == "Tags" else name  # noqa: PLW2901 - as the SDK's setter does
             found |= {f"{name}.{n}.{key}": text for n, item in enumerate(value, 1) for key, text in item.items()}
     return found
 

@@ -87,6 +87,30 @@ def test_a_security_group_has_to_let_every_vswitch_in(rules: list[SecurityRule],
     assert examined(file)["security-group"].state is state
 
 
+OUT = IPv4Network("10.244.0.0/16")
+
+
+@pytest.mark.parametrize(
+    ("group", "state"),
+    [
+        (SecurityGroup("sg-hosts"), State.OK),  # a basic group lets out what no rule drops
+        (SecurityGroup("sg-hosts", (SecurityRule("egress", IPv4Network("10.0.0.0/8"), policy="Drop"),)), State.WARN),
+        (SecurityGroup("sg-hosts", (), "enterprise"), State.WARN),
+        (SecurityGroup("sg-hosts", (SecurityRule("egress", IPv4Network("172.16.0.0/12")),), "enterprise"), State.WARN),
+        (SecurityGroup("sg-hosts", (SecurityRule("egress", OUT, "TCP", "80/80"),), "enterprise"), State.OK),
+    ],
+)
+def test_a_hosts_security_group_that_lets_nothing_out_to_the_cidr_is_warned_about(
+    group: SecurityGroup, state: State
+) -> None:
+    file = world_file(settle_ms=0)
+    found = examined(replace(file, security_group=(*file.security_group, group)))["host-security-groups"]
+    assert found.state is state
+    if state is State.WARN:
+        assert "sg-hosts does not let packets to 10.244.0.0/16 out" in found.text
+        assert "Outbound" in found.fix
+
+
 def test_full_tables_conflicts_shadows_and_other_controllers_are_named() -> None:
     found = examined(n10_244_0_0__16="i-host")
     assert states(found)["conflict"] is State.FAIL

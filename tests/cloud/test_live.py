@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from cloud.aliyun import Rpc, connect
+from cloud.choice import Choice
 from cloud.credentials import named
 from cloud.metadata import Metadata
 from cloud.provider import Network, Owner
@@ -38,7 +39,7 @@ class TestLiveContract(ProviderContract):
 
     @contextlib.asynccontextmanager
     async def _cloud(self) -> AsyncIterator[Cloud]:
-        provider = await connect(route_tables=[TABLE], credentials=CREDENTIALS, appliance_id="nexthop-contract")
+        provider = await connect(choice=Choice((TABLE,)), credentials=CREDENTIALS, appliance_id="nexthop-contract")
         service = Metadata(METADATA)
         rpc = Rpc(provider.identity.region, named(CREDENTIALS, service))
         writes = 0

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from cloud.aliyun import AliyunProvider, Rpc
 from cloud.answers import Mark
+from cloud.choice import Choice
 from cloud.credentials import Fixed, Keys
 from cloud.emulator.serve import Emulator, listening
 from cloud.emulator.worldfile import (
@@ -29,6 +30,7 @@ from cloud.retry import Pace
 
 KEY = Keys("LTAI-test+key/id", "test+secret/==%")
 QUICK = Pace(first=0.01, longest=0.05, tries=5, poll=0.01, settle=5.0, connect=2.0, read=2.0)
+ALL_USED = Choice()
 POD_CIDR = IPv4Network("10.244.0.0/16")
 SERVICE_CIDR = IPv4Network("10.96.0.0/16")
 ME = Identity(
@@ -80,9 +82,12 @@ class Running:
         """Return the real SDK, pointed here."""
         return Rpc("cn-shenzhen", Fixed(keys), endpoint=self.api, protocol="http", pace=pace)
 
-    def provider(self, appliance: str = "i-nexthop", instance: str = "i-nexthop") -> AliyunProvider:
+    def provider(
+        self, appliance: str = "i-nexthop", instance: str = "i-nexthop", choice: Choice = ALL_USED
+    ) -> AliyunProvider:
         """Return the real provider on the real SDK."""
-        return AliyunProvider(self.rpc(), replace(ME, instance_id=instance), Mark(appliance), pace=QUICK)
+        me = replace(ME, instance_id=instance)
+        return AliyunProvider(self.rpc(), me, Mark(appliance), choice=choice, pace=QUICK)
 
     def writes(self) -> list[str]:
         """Return the actions of all writes so far, taken or not."""

@@ -1,0 +1,1 @@
+"""What `nexthop` can be told, one module for each subject; `api.cli` puts them together."""

@@ -1,0 +1,66 @@
+"""What every command shares: how it reaches the daemon, how it speaks, and how it ends.
+
+What was asked for goes to stdout, everything else to stderr. Exit codes: `EXIT_DONE` (for `status` and `doctor`: all is
+well), `EXIT_FAILED` where the daemon refused or something is wrong, `EXIT_USAGE` where the command itself is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from api.client import Daemon
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the daemon's answer as JSON.")]
+
+
+def group(help_text: str) -> typer.Typer:
+    """Return an empty group of commands."""
+    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
+
+
+def reach(context: typer.Context) -> Daemon:
+    """Return the daemon that the root's options name."""
+    from api.client import Daemon  # noqa: PLC0415
+
+    return Daemon(str(context.obj))
+
+
+def print_json(answer: object) -> None:
+    """Print a document to stdout."""
+    import json  # noqa: PLC0415
+
+    typer.echo(json.dumps(answer, indent=2))
+
+
+def say(text: str) -> None:
+    """Print a line to stderr, without anything that could steer a terminal."""
+    from api.render import clean  # noqa: PLC0415
+
+    typer.echo(clean(text), err=True)
+
+
+def warn(answer: Mapping[str, Any]) -> None:
+    """Tell the warnings that came with an answer."""
+    for warning in answer["warnings"]:
+        say(f"warning: {warning['text']}" + (f" -> {warning['next_step']}" if warning["next_step"] else ""))
+
+
+def fail(text: str) -> NoReturn:
+    """End with what went wrong, and what to do."""
+    say(f"error: {text}")
+    raise typer.Exit(EXIT_FAILED)
+
+
+def usage(text: str) -> NoReturn:
+    """End with what is wrong with the command line, and how to write it."""
+    say(f"error: {text}")
+    raise typer.Exit(EXIT_USAGE)

@@ -1,0 +1,39 @@
+"""Repair and removal: restore a backup, purge all that is ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.commands.shared import AsJson, fail, print_json, reach
+
+
+def restore(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002
+    """Put the last good backup in the place of a database that cannot be read."""
+    _, answer = reach(context).request("POST", "/v1/restore")
+    if json:
+        print_json(answer)
+    else:
+        aside = f"; the damaged one is {answer['damaged']}" if answer["damaged"] else ""
+        typer.echo(f"restored {answer['cidrs']} CIDRs{aside}")
+
+
+def purge(
+    config: Annotated[Path, typer.Option(help="The daemon's configuration.")] = Path("/etc/nexthop/nexthop.toml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002
+    keep_cloud: Annotated[  # noqa: FBT002
+        bool, typer.Option("--keep-cloud", help="Leave the cloud's route entries: another appliance takes over.")
+    ] = False,
+) -> None:
+    """Remove all that is ours from cloud and kernel, with nexthopd and every gtun stopped; the list of CIDRs stays."""
+    if not yes:
+        typer.confirm("No host will reach anything through this machine any more. Go on?", abort=True, err=True)
+    from api import purge as purging  # noqa: PLC0415
+
+    try:
+        for line in purging.purge(config, cloud=not keep_cloud):
+            typer.echo(line)
+    except purging.CannotPurge as error:
+        fail(str(error))
