@@ -7,6 +7,7 @@ from one address, or a crowd that connects and says nothing, leaves room for a c
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import ip_network
 from typing import Final
 
 PLACES: Final = 256
@@ -24,14 +25,21 @@ class Gate:
 
     def enter(self, source: str) -> bool:
         """Give a stranger a place; return False if there is none."""
-        if self._inside.total() >= PLACES or self._inside[source] >= PLACES_PER_SOURCE:
+        whose = _whose(source)
+        if self._inside.total() >= PLACES or self._inside[whose] >= PLACES_PER_SOURCE:
             self.turned_away += 1
             return False
-        self._inside[source] += 1
+        self._inside[whose] += 1
         return True
 
     def leave(self, source: str) -> None:
         """Take the place back."""
-        self._inside[source] -= 1
-        if not self._inside[source]:
-            del self._inside[source]
+        whose = _whose(source)
+        self._inside[whose] -= 1
+        if not self._inside[whose]:
+            del self._inside[whose]
+
+
+def _whose(source: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the /64 that anybody with IPv6 has all addresses of."""
+    return str(ip_network((source, 64), strict=False)) if ":" in source else source

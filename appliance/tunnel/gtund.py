@@ -75,11 +75,11 @@ def with_block(tunnel: config.TunnelConfig, key: Path) -> config.TunnelConfig:
 
 
 def listen(where: str) -> socket.socket:
-    """Return a listening TCP socket; raise `Unusable`."""
+    """Return a listening TCP socket, for IPv4 as well where it says ``[::]``; raise `Unusable`."""
     host, port = config.host_and_port(where, "[server] listen")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::")
     except OSError as error:
         raise Unusable(f"cannot listen on {where}: {error.strerror}") from None
     listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature

@@ -76,8 +76,9 @@ class Server:
                 stack.enter_context(self._strays.watched(self._hand_on))
                 while True:
                     sock, address = await loop.sock_accept(listener)
-                    if self._gate.enter(address[0]):
-                        group.create_task(self._receive(sock, address[0]))
+                    source = address[0].removeprefix("::ffff:")
+                    if self._gate.enter(source):
+                        group.create_task(self._receive(sock, source))
                     else:
                         sock.close()
         finally:

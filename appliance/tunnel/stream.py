@@ -19,6 +19,7 @@ from .liveness import Liveness
 
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
 _UNSENT: Final = 128 << 10
+_MOST_URGENT: Final = 64
 _RECORD: Final = frame.RECORD.size + frame.LARGEST_SEALED
 _RECEIVE: Final = 8 * _RECORD
 
@@ -45,7 +46,8 @@ class Stream:
         self._waiting = False
         self._pool = pool
         self._sealer, self._opener = sealer, opener
-        self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
+        # A peer that sends probes and takes no echoes shall not fill our memory.
+        self._urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._record = memoryview(bytearray(_RECORD))
         self._unsent = self._record[:0]
         self._received = memoryview(bytearray(_RECEIVE))
