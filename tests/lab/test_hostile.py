@@ -7,13 +7,14 @@ import json
 import socket
 import struct
 import subprocess
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
-from appliance.tunnel import frame
+from appliance.tunnel import frame, token
 from tests.lab import probes, six, topology
 from tests.lab.lab import Lab
 from tests.lab.programs import LINK, gtund
@@ -39,7 +40,7 @@ def lab() -> Iterator[Lab]:
         six.build(lab)
         lab.start_pods()
         lab.start_cloud()
-        lab.start_gtund(six.POD_CIDR, WIDE)
+        lab.start_gtund(six.POD_CIDR, WIDE, listen="[::]")
         lab.start_appliance()
         lab.join(LINK, CLIENT, "--prefix", BEHIND)
         lab.nexthop("cidr", "add", topology.POD_CIDR, "--via", LINK)
@@ -68,9 +69,9 @@ def counted(lab: Lab, reason: str) -> int:
     return int(client["counters"].get(reason, 0))
 
 
-def link(lab: Lab) -> dict[str, Any]:
-    """Return what gtun says of its link."""
-    return told(lab.place("appliance") / "run" / "links" / f"{LINK}.sock")
+def link(lab: Lab, name: str = LINK) -> dict[str, Any]:
+    """Return what gtun says of a link."""
+    return told(lab.place("appliance") / "run" / "links" / f"{name}.sock")
 
 
 def udp(source: str, destination: str, port: int = 9) -> str:
@@ -115,7 +116,7 @@ def test_a_spoofed_inner_source_is_dropped_and_counted_whatever_rp_filter_is(lab
     before = counted(lab, "drop_source")
     with probes.Capture.open(lab["pod1"], "eth0", "udp port 9") as capture:
         inject(lab, udp("100.64.240.99", POD), udp("172.31.1.10", POD), udp("fd00:18:1::10", six.POD))
-        lab.wait("them to be counted", lambda: counted(lab, "drop_source") == before + 3)
+        lab.wait("them to be counted", lambda: counted(lab, "drop_source") >= before + 3)
         assert not capture.frames(lab["host1"], POD)
 
 
@@ -151,7 +152,7 @@ def test_a_client_that_asks_for_what_is_closed_to_it_is_refused_and_counted(
 ) -> None:
     before = counted(lab, reason)
     inject(lab, udp(address(lab, version), destination, port))
-    lab.wait("it to be counted", lambda: counted(lab, reason) == before + 1)
+    lab.wait("it to be counted", lambda: counted(lab, reason) > before)
 
 
 def test_ipv6_is_carried_forwarded_and_masqueraded(lab: Lab) -> None:
@@ -167,6 +168,27 @@ def test_ipv6_is_carried_forwarded_and_masqueraded(lab: Lab) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+def test_ipv6_carries_the_tunnel_by_both_channels(lab: Lab) -> None:
+    add = gtund(lab.place("gtund"), "client", "add", "six")
+    joining = token.decode(lab["gtund"].run(*add).stdout)
+    lab.nexthop("link", "join", "six", stdin=token.encode(replace(joining, host=six.GTUND)))
+    near, pod = lab["appliance"], topology.PODS["pod2"]
+    try:
+        lab.wait("the link", lambda: lab.link("six")["state"] == "up")
+        lab.wait("both channels", lambda: link(lab, "six")["channels"].get("datagram"))
+        assert link(lab, "six")["server"] == f"[{six.GTUND}]:9443"
+        near.shell(f"ip route add {pod} dev tun-six")
+        with probes.Capture.open(lab["wan"], "hongkong", f"ip6 host {six.GTUND}") as capture:
+            probes.ping(near, pod)
+            assert probes.curl(near, pod).pod == "pod2"
+            frames = capture.frames(near, topology.GTUND_EIP)
+        assert any(f"{six.GTUND}.9443: UDP" in frame for frame in frames)
+        assert any(f"{six.GTUND}.9443: Flags" in frame for frame in frames)
+    finally:
+        lab.nexthop("link", "rm", "six")
+        lab["gtund"].run(*gtund(lab.place("gtund"), "client", "rm", "six"))
 
 
 @pytest.mark.parametrize(
