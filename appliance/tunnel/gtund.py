@@ -30,7 +30,7 @@ from .strays import Strays
 
 log = logging.getLogger("gtund")
 
-_BACKLOG: Final = 256
+_BACKLOG: Final = 1024
 _DEFAULT: Final = Path("/etc/nexthop/gtund.toml")
 _RUN: Final = Path("/run/gtund")
 

@@ -23,7 +23,7 @@ from . import frame, keys, nat, tun
 from .clients import Client, Registry, UnknownClient
 from .config import Network, TunnelConfig
 from .dataplane import DataPlane, Over, Roamed, WorkerDied
-from .gate import PATIENCE, Gate
+from .gate import PATIENCE, Gate, Place, plausible
 from .race import first, hang_up
 from .session import Conversation, Goodbye, Hello, Refusal, Role, Welcome, choose_version
 from .strays import Strays
@@ -31,6 +31,7 @@ from .strays import Strays
 log = logging.getLogger("gtund")
 
 _READ: Final = 16 << 10
+_ACCEPTS: Final = 32
 _LOOK_EVERY: Final = 1.0
 _ALIAS: Final = "gtund client "
 
@@ -69,18 +70,16 @@ class Server:
 
     async def run(self, listener: socket.socket) -> None:
         """Accept until cancelled; `listener` is bound, listening and non-blocking."""
+        # Who connects and says nothing is the kernel's to keep, as long as it keeps it (tcp(7)).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(PATIENCE))
         loop = asyncio.get_running_loop()
         try:
             async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 group.create_task(self._cut_removed())
                 stack.enter_context(self._strays.watched(self._hand_on))
-                while True:
-                    sock, address = await loop.sock_accept(listener)
-                    source = address[0].removeprefix("::ffff:")
-                    if self._gate.enter(source):
-                        group.create_task(self._receive(sock, source))
-                    else:
-                        sock.close()
+                loop.add_reader(listener, self._accept, listener, group)
+                stack.callback(loop.remove_reader, listener)
+                await loop.create_future()  # until cancelled
         finally:
             for served in tuple(self.served.values()):
                 served.end(Refusal.STOPPING, "gtund stops")
@@ -103,10 +102,24 @@ class Server:
             },
         }
 
-    async def _receive(self, sock: socket.socket, source: str) -> None:
+    def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
+        """Take a few of those that wait. What is plainly no client of ours costs no more than this."""
+        for _ in range(_ACCEPTS):
+            try:
+                sock, address = listener.accept()
+            except OSError:  # nobody waits, or who did is gone
+                return
+            sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+            source = address[0].removeprefix("::ffff:")
+            if not _plausible(sock) or (place := self._gate.enter(source)) is None:
+                sock.close()
+                continue
+            place.cut = group.create_task(self._receive(sock, source, place)).cancel
+
+    async def _receive(self, sock: socket.socket, source: str, taken: Place) -> None:
         """See one connection through; whatever it does, only itself ends."""
         with contextlib.ExitStack() as place:
-            place.callback(self._gate.leave, source)
+            place.callback(self._gate.leave, taken)
             try:
                 if await _first_byte(sock) == frame.PREFACE_MAGIC[:1]:
                     await self._take_data(sock)
@@ -321,6 +334,16 @@ async def _control_over(conversation: Conversation, reader: asyncio.StreamReader
     except (OSError, frame.RemoteProtocolError) as error:
         return f"its control connection broke: {error}"
     return "it closed the control connection"
+
+
+def _plausible(sock: socket.socket) -> bool:
+    """Return whether what a stranger has said so far may come from a client."""
+    try:
+        return plausible(sock.recv(len(frame.PREFACE_MAGIC), socket.MSG_PEEK) or b"\0", frame.PREFACE_MAGIC)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 async def _first_byte(sock: socket.socket) -> bytes:
