@@ -64,6 +64,28 @@ class Gate:
             del self._by_source[place.source]
 
 
+class Pace:
+    """How many handshakes of TLS are done in a second: they cost a thousand times what they cost who only asks.
+
+    A few can be done at once after a quiet time, as when all clients come back together.
+    """
+
+    RATE: Final = 40.0
+    AT_ONCE: Final = 64.0
+
+    def __init__(self) -> None:
+        self._left, self._at = self.AT_ONCE, 0.0
+
+    def take(self, now: float) -> float:
+        """Take a turn and return 0.0, or return the seconds until there is one."""
+        self._left = min(self.AT_ONCE, self._left + (now - self._at) * self.RATE)
+        self._at = now
+        if self._left < 1:
+            return (1 - self._left) / self.RATE
+        self._left -= 1
+        return 0.0
+
+
 def plausible(first: bytes, preface: bytes) -> bool:
     """Return whether a connection may begin with these bytes, of which there may be few yet."""
     return any(first[: len(start)] == start[: len(first)] for start in (_TLS, preface))

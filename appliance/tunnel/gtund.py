@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -56,6 +57,8 @@ async def serve(settings: config.GtundConfig) -> None:
     tun.forbid(tunnel.subnet)
     if tunnel.subnet6 is not None:
         tun.forbid(tunnel.subnet6)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # strangers have descriptors, too
     listener = listen(settings.server.listen)
     server = Server(registry(settings), tunnel, tls, Strays(listener.family, listener.getsockname()))
     task = asyncio.current_task()

@@ -23,7 +23,7 @@ from . import frame, keys, nat, tun
 from .clients import Client, Registry, UnknownClient
 from .config import Network, TunnelConfig
 from .dataplane import DataPlane, Over, Roamed, WorkerDied
-from .gate import PATIENCE, Gate, Place, plausible
+from .gate import PATIENCE, Gate, Pace, Place, plausible
 from .race import first, hang_up
 from .session import Conversation, Goodbye, Hello, Refusal, Role, Welcome, choose_version
 from .strays import Strays
@@ -32,6 +32,7 @@ log = logging.getLogger("gtund")
 
 _READ: Final = 16 << 10
 _ACCEPTS: Final = 32
+_PAUSE: Final = 0.2
 _LOOK_EVERY: Final = 1.0
 _ALIAS: Final = "gtund client "
 
@@ -62,7 +63,8 @@ class Server:
 
     def __init__(self, registry: Registry, tunnel: TunnelConfig, tls: ssl.SSLContext, strays: Strays) -> None:
         self._registry, self._tunnel, self._tls, self._strays = registry, tunnel, tls, strays
-        self._gate = Gate()
+        self._gate, self._pace = Gate(), Pace()
+        self._waiting: list[asyncio.Future[None]] = []
         self._planes: dict[str, DataPlane] = {}
         self._owners: dict[str, Client] = {}
         self._opening: dict[str, asyncio.Lock] = {}
@@ -107,7 +109,13 @@ class Server:
         for _ in range(_ACCEPTS):
             try:
                 sock, address = listener.accept()
-            except OSError:  # nobody waits, or who did is gone
+            except BlockingIOError:  # nobody waits
+                return
+            except OSError as error:  # out of descriptors, say: who is in goes on
+                log.error("cannot accept a connection: %s", error.strerror)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(_PAUSE, loop.add_reader, listener, self._accept, listener, group)
                 return
             sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             source = address[0].removeprefix("::ffff:")
@@ -163,6 +171,7 @@ class Server:
         protocol = asyncio.StreamReaderProtocol(reader)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(PATIENCE):
+            await self._turn()
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE, ssl_shutdown_timeout=1
             )
@@ -185,6 +194,27 @@ class Server:
             await self._serve(client, hello, conversation, reader, writer, source)
         finally:
             hang_up(writer)
+
+    async def _turn(self) -> None:
+        """Wait until a handshake may be done. The latest goes first: who means it has not been here for long."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting and not self._pace.take(loop.time()):
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.call_later(1 / self._pace.RATE, self._next_turn)
+        self._waiting.append(turn)
+        await turn
+
+    def _next_turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._waiting[-1].done():  # it was cut while it waited
+            self._waiting.pop()
+        if not self._waiting:
+            return
+        if not (pause := self._pace.take(loop.time())):
+            _settle(self._waiting.pop())
+        loop.call_later(pause, self._next_turn)
 
     def _admit(self, conversation: Conversation, hello: Hello, source: str) -> Client | None:
         if choose_version(hello.versions) is None:

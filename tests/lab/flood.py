@@ -1,4 +1,6 @@
-"""Strangers at gtund's door, from many addresses: `python -m tests.lab.flood ADDRESS PORT --seconds 10 [--live DEVICE]`.
+"""Strangers at gtund's door, from many addresses.
+
+    python -m tests.lab.flood ADDRESS PORT --seconds 10 [--live DEVICE]
 
 Three floods at once, each at its own rate: datagrams of garbage, TCP connections that say nonsense, and completed TLS
 handshakes that say nothing more. With `--live` half of the datagrams come, as it were, from the client whose datagrams

@@ -85,8 +85,8 @@ def test_a_flood_leaves_existing_tunnels_four_fifths_and_new_clients_come_in_wit
         for port in (CLOSED, OURS):
             with flood(tunnel, port, SECONDS + 2) as process:
                 time.sleep(1)  # let it reach its rate; nothing is waited for
-                flow = {"flows": 1, "down": True, "seconds": SECONDS, "congestion": "cubic"}
-                rates[port].append(measure.tcp(tunnel.net, tunnel.path, **flow)[0])
+                rate, _ = measure.tcp(tunnel.net, tunnel.path, flows=1, down=True, seconds=SECONDS, congestion="cubic")
+                rates[port].append(rate)
                 sent[port] = json.loads(measure.answer(process, 30))
         with flood(tunnel, OURS, 30):
             joined.append(newcomer(tunnel, f"soak{number}"))

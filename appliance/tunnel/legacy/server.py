@@ -29,7 +29,7 @@ from typing import Final
 from appliance.tunnel import nat, report, tun
 from appliance.tunnel.config import ConfigError
 from appliance.tunnel.frame import RemoteProtocolError
-from appliance.tunnel.gate import PATIENCE, Gate
+from appliance.tunnel.gate import PATIENCE, Gate, Place
 
 from . import WARNING
 from .config import ServerConfig
@@ -118,10 +118,10 @@ class Server:
                 await asyncio.sleep(_PAUSE)
                 continue
             source = peer[0].removeprefix("::ffff:")
-            if self._gate.enter(source):
-                group.create_task(self._receive(sock, source))
-            else:
+            if (place := self._gate.enter(source)) is None:
                 sock.close()
+            else:
+                place.cut = group.create_task(self._receive(sock, source, place)).cancel
 
     async def _watch(self) -> None:
         """End the connections of clients that have fallen silent."""
@@ -137,10 +137,10 @@ class Server:
 
     # --- one connection ----------------------------------------------------------------------------------------------
 
-    async def _receive(self, sock: socket.socket, source: str) -> None:
+    async def _receive(self, sock: socket.socket, source: str, taken: Place) -> None:
         """See one connection through; whatever it does, only itself ends."""
         with contextlib.ExitStack() as place:
-            place.callback(self._gate.leave, source)
+            place.callback(self._gate.leave, taken)
             try:
                 counters: Counter[str] = Counter()
                 with contextlib.closing(Line(sock, counters, _WRITE_PATIENCE)) as line:

@@ -120,13 +120,14 @@ def test_parts_forged_in_units_to_come_spoil_none_and_make_units_small():
     client, server = End(Direction.TO_SERVER, gso=False), End(Direction.TO_CLIENT)
     for end, sock in zip((client, server), sockets(), strict=True):
         end.channel.attach(sock)
-    size = 1500 - 28 - unit.OVERHEAD
+    size, line = 1500 - 28 - unit.OVERHEAD, client.channel._sock
+    assert line is not None
     packets = [bytes([number]) * 40_000 for number in range(20)]
     sealed = frame.PACKET.size + len(packets[0]) + frame.TAG
     for packet in packets:  # whoever forges knows what is in clear: the id, the counter, the lengths
         prefix = unit.PREFIX.pack(frame.VERSION, 0, 0, SESSION.session_id, client.channel._sealer.counter, sealed)
         for number in range(3):
-            client.channel._sock.send(prefix + unit.PLACE.pack(size, number) + b"evil" * (size // 4))
+            line.send(prefix + unit.PLACE.pack(size, number) + b"evil" * (size // 4))
         client.send(packet)
         assert server.receive(1) == [(0, packet)]
     for _ in range(2):

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 
 from appliance.tunnel.frame import PREFACE_MAGIC
-from appliance.tunnel.gate import PLACES, PLACES_PER_SOURCE, Gate, Place, plausible
+from appliance.tunnel.gate import PLACES, PLACES_PER_SOURCE, Gate, Pace, Place, plausible
 
 
 def test_one_source_gets_only_its_share_and_others_still_come_in():
@@ -12,11 +14,11 @@ def test_one_source_gets_only_its_share_and_others_still_come_in():
 
 
 def test_where_all_places_are_taken_the_oldest_gives_way():
-    gate, cut = Gate(), []
+    gate, cut = Gate(), list[int]()
     for number in range(PLACES + 50):
         place = gate.enter(str(number))
         assert place is not None
-        place.cut = lambda number=number: cut.append(number)
+        place.cut = partial(cut.append, number)
     assert cut == list(range(50))
     assert len(gate._inside) == PLACES
 
@@ -36,6 +38,15 @@ def test_whoever_has_a_network_of_ipv6_is_one_source():
     places = [gate.enter(f"2001:db8:0:1::{number:x}") for number in range(1, PLACES_PER_SOURCE + 2)]
     assert places.count(None) == 1
     assert gate.enter("2001:db8:0:2::1")
+
+
+def test_handshakes_come_at_a_pace_and_a_few_at_once_after_a_quiet_time():
+    pace, done = Pace(), 0
+    for tick in range(1000):
+        while not pace.take(100 + tick / 100):
+            done += 1
+    assert done == pytest.approx(Pace.AT_ONCE + 10 * Pace.RATE, abs=2)
+    assert 0 < pace.take(109.99) <= 1 / Pace.RATE
 
 
 @pytest.mark.parametrize(("first", "whether"), [(b"", True), (b"\x16", True), (b"\x16\x03\x01", True), (b"n", True)])
