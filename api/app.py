@@ -1,9 +1,11 @@
 """The API as one ASGI application, made from its parts: no globals, so a test makes its own.
 
-    /v1/cidrs  /v1/history  /v1/links  /v1/restore  /v1/status  /v1/plan  /v1/doctor  /v1/ram-policy  /v1/strays
-    /livez  /readyz
+    /v1/cidrs  /v1/links  /v1/traffic  /v1/status  /v1/explain  /v1/history  /v1/events
+    /v1/routes  /v1/plan  /v1/doctor  /v1/ram-policy  /v1/strays  /v1/restore  /v1/tokens  /v1/session
+    /livez  /readyz  /metrics  /v1/support-bundle  /console/
 
-Routers read and refuse; what may be decided is decided in `appliance`. Every error is problem+json (`api.problem`).
+Routers read and refuse; what may be decided is decided in `appliance`. Every error is problem+json (`api.problem`), and
+who may ask at all is decided before any router is asked (`api.access`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,25 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
-from api import cidrs, cloud, history, links, problem, status, upkeep
+from api import (
+    bundle,
+    cidrs,
+    cloud,
+    events,
+    explain,
+    history,
+    links,
+    metrics,
+    openapi,
+    problem,
+    static,
+    status,
+    tables,
+    tokens,
+    traffic,
+    upkeep,
+)
+from api.access import Access
 from appliance.intent import StoreUnavailable
 from appliance.kernel.state import KernelError
 
@@ -45,8 +65,15 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(OSError, _storage)
     app.add_exception_handler(KernelError, _kernel)
     app.add_middleware(BodyLimit, limit=BODY_LIMIT)
-    for each in (cidrs, cloud, history, links, status, upkeep):
-        app.include_router(each.router(parts))
+    app.add_middleware(Access, tokens=parts.tokens, hosts=parts.about.hosts)  # the last one added is the first one met
+    every = problem.responses(400, 401, 403, 408, 413, 421, 422, 429, 503)
+    for each in (cloud, cidrs, events, explain, history, links, status, tables, tokens, traffic, upkeep):
+        app.include_router(each.router(parts), responses=every)
+    app.include_router(bundle.router(parts, app), responses=every)
+    app.include_router(metrics.router(parts), responses=every)
+    app.include_router(status.health(parts), responses=problem.responses(400, 408, 413, 421, 429, 503))
+    app.include_router(static.router())
+    app.openapi = openapi.describe(app)  # type: ignore[method-assign]
     return app
 
 

@@ -1,64 +1,67 @@
-"""What is sent to /v1/cidrs: the bodies of POST and PATCH, and their options as fields of an `Intent`."""
+"""What is sent to /v1/cidrs: the bodies of POST, PUT and PATCH, and their options as fields of an `Intent`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StrictBool
+from pydantic import Field, StrictBool
 from pydantic.dataclasses import dataclass
 
 from api.problem import Problem, Reason
+from api.schema import TAKEN
 from appliance.model import Network
 from appliance.options import BadOption, Target, parse_mss, parse_target, parse_when_down
 
+CIDR_PATTERN = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*)/[0-9]{1,3}$"
+"""For the document only: who spells it wrong gets a better answer from us than from a pattern."""
 LONGEST = 64  # characters; the longest CIDR has 43
 
+Via = Annotated[str | None, Field(max_length=LONGEST, examples=["hk"])]
 Comment = Annotated[str | None, Field(max_length=200, examples=["pods in Hong Kong"])]
 Mss = Annotated[str | None, Field(max_length=8, examples=["auto", "off", "1300"])]
 Probe = Annotated[str | None, Field(max_length=LONGEST, examples=["tcp:10.244.1.20:80", "icmp:10.244.1.20", ""])]
 WhenDownField = Annotated[str | None, Field(max_length=16, examples=["keep", "withdraw"])]
-HoldDown = Annotated[float | None, Field(ge=0, le=86400, allow_inf_nan=False)]  # seconds
+HoldDown = Annotated[float | None, Field(ge=0, le=86400, allow_inf_nan=False, examples=[30])]
 
 
-@dataclass(frozen=True, slots=True)
-class NewCidr:
-    """The body of POST /v1/cidrs. `via` may be left out where there is exactly one link.
-
-    `mss`: auto, off or bytes. `probe`: what to ask for a sign of life. `when_down`: whether the cloud's entry stays
-    ("keep") or goes ("withdraw") once the link was down for `hold_down` seconds; `force` where that would let packets
-    leave unprotected.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    cidr: Annotated[str, Field(max_length=LONGEST, examples=["10.244.0.0/16"])]
-    via: Annotated[str | None, Field(max_length=LONGEST, examples=["hk"])] = None
-    snat: StrictBool | None = None  # "yes" and 1 are typing errors
-    comment: Comment = None
-    mss: Mss = None
-    probe: Probe = None
-    when_down: WhenDownField = None
-    hold_down: HoldDown = None
-    force: StrictBool = False
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=TAKEN)
 class Change:
-    """The body of PATCH /v1/cidrs/CIDR: what is left out stays as it is."""
+    """The body of PATCH /v1/cidrs/CIDR: what is left out, or null, stays as it is."""
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    via: Annotated[str | None, Field(max_length=LONGEST, examples=["hk"])] = None
-    snat: StrictBool | None = None
+    via: Via = None
+    """The link that carries it."""
+    snat: Annotated[StrictBool | None, Field(examples=[True])] = None
+    """Whether what enters the tunnel is masqueraded, so that the far end needs no route back."""
     comment: Comment = None
+    """A note for those who come after you, on one line."""
     mss: Mss = None
+    """What TCP's MSS is held to: `auto` (what the path takes), `off`, or bytes."""
     probe: Probe = None
+    """What to ask for a sign of life: `tcp:ADDRESS:PORT`, `icmp:ADDRESS`, or empty for nothing."""
     when_down: WhenDownField = None
+    """Whether the cloud's entry stays while the link is down (`keep`: hosts are told at once) or goes (`withdraw`)."""
     hold_down: HoldDown = None
+    """How many seconds a link is down before the entry is withdrawn."""
     force: StrictBool = False
+    """Withdraw even where packets then leave unprotected."""
 
 
-def options(network: Network, asked: NewCidr | Change) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, config=TAKEN)
+class WholeCidr(Change):
+    """The body of PUT /v1/cidrs/CIDR: what is left out, or null, takes its default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=TAKEN)
+class NewCidr(Change):
+    """The body of POST /v1/cidrs. `via` may be left out where there is exactly one link."""
+
+    cidr: Annotated[
+        str, Field(max_length=LONGEST, examples=["10.244.0.0/16"], json_schema_extra={"pattern": CIDR_PATTERN})
+    ]
+    """The network to carry, as ADDRESS/LENGTH."""
+
+
+def options(network: Network, asked: Change) -> dict[str, Any]:
     """Return the options that were given, as fields of `Intent`; raise `Problem` with the mend."""
     given: dict[str, Any] = {"snat": asked.snat, "comment": asked.comment, "hold_down": asked.hold_down}
     try:

@@ -1,257 +1,236 @@
 """/v1/cidrs: state which CIDRs the VPC shall reach through this machine.
 
 A POST that asks for what is there already is no error and changes nothing, so it is safe to repeat. Fields that are
-left out of it ask for nothing: they take their defaults for a new CIDR, and match whatever an existing one has.
+left out of it ask for nothing: they take their defaults for a new CIDR, and match whatever an existing one has. With
+`dry_run` everything is judged and nothing is changed.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import replace
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic.dataclasses import dataclass
 
-from api.bodies import LONGEST, Change, NewCidr, options
-from api.parts import Parts, asked_facts, blind_spot, known_facts
-from api.problem import Problem, Reason, responses
-from appliance import detour, guard
+from api import wanted
+from api.bodies import Change, NewCidr, WholeCidr
+from api.caller import Who
+from api.once import Key, Once
+from api.parts import Parts
+from api.problem import responses
+from api.resources import (
+    CidrPath,
+    CidrResource,
+    known,
+    network_of,
+    resource,
+    status_of,
+    status_with,
+    statuses,
+    unknown,
+)
+from api.schema import SHOWN
+from appliance import guard
 from appliance.intent import UnknownCidr
-from appliance.model import BadCidr, Intent, Network, Phase, parse_cidr
-from appliance.options import mss_text
-from appliance.status import CidrStatus, Layer
+from appliance.model import Intent, Network, Phase
+from appliance.status import LayerState
+
+_POLL: Final = 0.1  # seconds
+_PAGE: Final = 1000
+
+DryRun = Annotated[bool, Query(description="Judge it, show the plan, and change nothing.", examples=[True])]
+Wait = Annotated[
+    float,
+    Query(
+        ge=0,
+        le=30,
+        allow_inf_nan=False,
+        description="Seconds to wait until kernel and cloud have followed; the answer is how far they are then.",
+        examples=[5],
+    ),
+]
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        max_length=200,
+        description="Change it only if this is still its ETag, else 412.",
+        examples=['"0123456789abcdef"'],
+    ),
+]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(alias="If-None-Match", pattern=r"^\*$", description="`*`: only if it is not there.", examples=["*"]),
+]
 
 
-@dataclass(frozen=True, slots=True)
-class LayerResource:
-    """How far one layer is: `state` is ok, pending, error or absent."""
-
-    state: str
-    detail: str
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
-class CidrLayers:
-    """The layers that a CIDR goes through."""
-
-    kernel: LayerResource
-    cloud: LayerResource
-
-
-@dataclass(frozen=True, slots=True)
-class CidrResource:
-    """A CIDR as it stands. `phase`: present, leaving or withdrawn; `created_at`: seconds since the epoch.
-
-    `path`: whether its probe target answers through the tunnel; absent without one.
-    """
-
-    cidr: str
-    via: str
-    snat: bool
-    comment: str
-    mss: str
-    probe: str
-    when_down: str
-    hold_down: float
-    phase: str
-    created_at: float
-    layers: CidrLayers
-    path: LayerResource
-    warnings: tuple[Reason, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class CidrList:
-    """The body of GET /v1/cidrs, in numerical order."""
+    """The body of GET /v1/cidrs."""
 
     cidrs: tuple[CidrResource, ...]
-
-
-def statuses(parts: Parts) -> tuple[CidrStatus, ...]:
-    """Return every CIDR through all layers, with what the guard would say of it now."""
-    facts = known_facts(parts)
-    return tuple(_status(parts, intent, guard.judge(intent.network, facts, via=intent.via)) for intent in facts.intents)
-
-
-def status_of(parts: Parts, intent: Intent) -> CidrStatus:
-    """Return one CIDR through all layers, with what the guard would say of it now."""
-    return _status(parts, intent, guard.judge(intent.network, known_facts(parts), via=intent.via))
-
-
-def resource(cidr: CidrStatus) -> CidrResource:
-    """Return the CIDR as the API shows it."""
-    intent = cidr.intent
-    return CidrResource(
-        cidr=str(intent.network),
-        via=intent.via,
-        snat=intent.snat,
-        comment=intent.comment,
-        mss=mss_text(intent.mss),
-        probe=str(intent.probe or ""),
-        when_down=intent.when_down.value,
-        hold_down=intent.hold_down,
-        phase=intent.phase.value,
-        created_at=intent.created_at,
-        layers=CidrLayers(_layer(cidr.kernel), _layer(cidr.cloud)),
-        path=_layer(cidr.path),
-        warnings=tuple(Reason(each.code, each.text, each.next_step) for each in cidr.warnings),
-    )
+    """The CIDRs, in numerical order."""
+    next: str | None
+    """What to send as `cursor` for the next page; null: this is the last."""
 
 
 def router(parts: Parts) -> APIRouter:
     """Return the endpoints."""
     routes = APIRouter(tags=["cidrs"])
-
-    @routes.get("/v1/cidrs", responses=responses(503))
-    async def ls() -> CidrList:
-        """List the CIDRs with the state of each layer."""
-        return CidrList(tuple(resource(each) for each in statuses(parts)))
-
-    @routes.post("/v1/cidrs", status_code=201, responses={200: {"model": CidrResource}, **responses(409, 422, 503)})
-    async def add(new: NewCidr, response: Response) -> CidrResource:
-        """Ask for a CIDR; 201 where that is news, 200 where it was so already."""
-        network = network_of(new.cidr)
-        if (same := _already(parts, network, new)) is not None:
-            response.status_code = 200
-            return resource(_status(parts, same, guard.judge(network, known_facts(parts), via=same.via)))
-        given = options(network, new)
-        facts = await asked_facts(parts)  # nothing waits from here to the put
-        _refuse(network, guard.judge(network, facts))  # before "which link?": no answer to that would mend it
-        via = _via(new, facts.links)
-        reasons = guard.judge(network, facts, via=via)
-        _refuse(network, reasons)
-        if (same := _already(parts, network, new)) is None:
-            intent = replace(Intent(network, via), **given)
-            reasons += _policy(parts, intent, force=new.force)
-            parts.store.put(intent)
-        else:
-            response.status_code = 200
-        return resource(_status(parts, _known(parts, network), (*reasons, *blind_spot(parts))))
-
-    @routes.get("/v1/cidrs/{cidr:path}", responses=responses(404, 422, 503))
-    async def show(cidr: str) -> CidrResource:
-        """Show one CIDR."""
-        network = network_of(cidr)
-        intent = _known(parts, network)
-        return resource(_status(parts, intent, guard.judge(network, known_facts(parts), via=intent.via)))
-
-    @routes.patch("/v1/cidrs/{cidr:path}", responses=responses(404, 409, 422, 503))
-    async def change(cidr: str, asked: Change) -> CidrResource:
-        """Change how a CIDR is carried, without a gap; what is left out stays as it is."""
-        return await _change(parts, network_of(cidr), asked)
-
-    @routes.delete("/v1/cidrs/{cidr:path}", status_code=202, responses=responses(404, 422, 503))
-    async def rm(cidr: str) -> CidrResource:
-        """Let go of a CIDR: it leaves the cloud, then the kernel, then this list."""
-        network = network_of(cidr)
-        try:
-            intent = parts.store.leave(network)
-        except UnknownCidr:
-            raise unknown(network) from None
-        return resource(_status(parts, intent, ()))
-
+    _reading(routes, parts)
+    _asking(routes, parts)
+    _changing(routes, parts)
     return routes
 
 
-async def _change(parts: Parts, network: Network, asked: Change) -> CidrResource:
-    _known(parts, network)
-    given = options(network, asked)
-    facts = await asked_facts(parts)  # nothing waits from here to the put
-    before = _known(parts, network)
-    if before.phase is not Phase.PRESENT:
-        reason = Reason("cidr-leaving", f"{network} is being removed", f"nexthop cidr add {network}")
-        raise Problem(409, "cidr-leaving", "This CIDR is being removed", reasons=[reason])
-    intent = replace(before, via=asked.via or before.via, **given)
-    others = replace(facts, intents=tuple(each for each in facts.intents if each.network != network))
-    reasons = guard.judge(network, others, via=intent.via)
-    _refuse(network, reasons)
-    if (intent.when_down, intent.via) != (before.when_down, before.via) or asked.force:
-        reasons += _policy(parts, intent, force=asked.force)
-    parts.store.put(intent)
-    return resource(_status(parts, intent, (*reasons, *blind_spot(parts))))
+def _reading(routes: APIRouter, parts: Parts) -> None:
+    @routes.get("/v1/cidrs", responses=responses(503))
+    async def ls(
+        limit: Annotated[int, Query(ge=1, le=_PAGE, description="How many at most.", examples=[100])] = _PAGE,
+        cursor: Annotated[
+            str | None, Query(max_length=64, description="`next` of the page before.", examples=["10.244.0.0/16"])
+        ] = None,
+    ) -> CidrList:
+        """List the CIDRs with the state of each layer."""
+        after = None if cursor is None else _order(network_of(cursor))
+        found = [each for each in statuses(parts) if after is None or _order(each.intent.network) > after]
+        page = found[:limit]
+        more = str(page[-1].intent.network) if len(found) > limit else None
+        return CidrList(tuple(resource(each) for each in page), more)
+
+    @routes.get("/v1/cidrs/{cidr:cidr}", responses=responses(404, 503))
+    async def show(cidr: CidrPath, response: Response) -> CidrResource:
+        """Show one CIDR."""
+        intent = known(parts, network_of(cidr))
+        return _tagged(response, resource(status_of(parts, intent)))
 
 
-def network_of(text: str) -> Network:
-    """Read a CIDR out of a request; raise the problem that says how to write it."""
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + "..."
-    try:
-        return parse_cidr(text)
-    except BadCidr as error:
-        what, _, mend = str(error).rpartition(": ")
-        step = mend if mend.startswith(("did you mean ", "write ")) else _SPELLING
-        raise Problem(422, "bad-cidr", "This is not a CIDR", str(error), [Reason("bad-cidr", what, step)]) from None
+def _asking(routes: APIRouter, parts: Parts) -> None:
+    once = Once(parts.store)
+
+    @routes.post("/v1/cidrs", status_code=201, responses={200: {"model": CidrResource}, **responses(409, 503)})
+    async def add(
+        new: NewCidr,
+        request: Request,
+        response: Response,
+        who: Who,
+        dry_run: DryRun = False,  # noqa: FBT002
+        wait: Wait = 0.0,
+        key: Key = None,
+    ) -> CidrResource:
+        """Ask for a CIDR; 201 where that is news, 200 where it was so already or for a dry run."""
+
+        async def work() -> CidrResource:
+            network = network_of(new.cidr)
+            response.status_code = 200
+            if (same := wanted.already(parts, network, new)) is not None:
+                return _tagged(response, await _followed(parts, same, (), wait))
+            intent, reasons = await wanted.fresh(parts, network, new)
+            if (same := wanted.already(parts, network, new)) is not None:  # somebody was faster
+                return _tagged(response, await _followed(parts, same, reasons, wait))
+            if dry_run:
+                return _preview(parts, intent, reasons)
+            parts.store.put(intent, who=who)
+            response.status_code = 201
+            return _tagged(response, await _followed(parts, known(parts, network), reasons, wait))
+
+        made: CidrResource = await once.do(request, response, key, work)
+        return made
+
+    @routes.put("/v1/cidrs/{cidr:cidr}", responses={201: {"model": CidrResource}, **responses(412, 503)})
+    async def replace_or_add(
+        cidr: CidrPath,
+        asked: WholeCidr,
+        response: Response,
+        who: Who,
+        dry_run: DryRun = False,  # noqa: FBT002
+        wait: Wait = 0.0,
+        if_match: IfMatch = None,
+        if_none_match: IfNoneMatch = None,
+    ) -> CidrResource:
+        """Ask for a CIDR exactly so, whatever it was before; 201 where it was not there."""
+        network = network_of(cidr)
+        wanted.must_match(parts.store.get(network), if_match, if_none_match)
+        intent, reasons = await wanted.fresh(parts, network, asked)
+        before = parts.store.get(network)
+        wanted.must_match(before, if_match, if_none_match)  # once more: nothing waits from here to the put
+        if dry_run:
+            return _preview(parts, intent, reasons)
+        parts.store.put(intent, who=who)
+        response.status_code = 201 if before is None else 200
+        return _tagged(response, await _followed(parts, known(parts, network), reasons, wait))
 
 
-_SPELLING = "write a network and its prefix length, such as 10.244.0.0/16"
+def _changing(routes: APIRouter, parts: Parts) -> None:
+    @routes.patch("/v1/cidrs/{cidr:cidr}", responses=responses(404, 409, 412, 503))
+    async def change(
+        cidr: CidrPath,
+        asked: Change,
+        response: Response,
+        who: Who,
+        dry_run: DryRun = False,  # noqa: FBT002
+        if_match: IfMatch = None,
+    ) -> CidrResource:
+        """Change how a CIDR is carried, without a gap; what is left out stays as it is."""
+        network = network_of(cidr)
+        wanted.must_match(known(parts, network), if_match)
+        intent, reasons = await wanted.changed(parts, network, asked)
+        wanted.must_match(known(parts, network), if_match)  # once more: nothing waits from here to the put
+        if dry_run:
+            return _preview(parts, intent, reasons)
+        parts.store.put(intent, who=who)
+        return _tagged(response, resource(status_with(parts, known(parts, network), reasons)))
+
+    @routes.delete("/v1/cidrs/{cidr:cidr}", status_code=202, responses=responses(404, 412, 503))
+    async def rm(
+        cidr: CidrPath,
+        who: Who,
+        dry_run: DryRun = False,  # noqa: FBT002
+        if_match: IfMatch = None,
+    ) -> CidrResource:
+        """Let go of a CIDR: it leaves the cloud, then the kernel, then this list."""
+        network = network_of(cidr)
+        intent = known(parts, network)
+        wanted.must_match(intent, if_match)
+        if dry_run:
+            return _preview(parts, replace(intent, phase=Phase.LEAVING), ())
+        try:
+            intent = parts.store.leave(network, who=who)
+        except UnknownCidr:
+            raise unknown(network) from None
+        return resource(status_with(parts, intent, ()))
 
 
-def _already(parts: Parts, network: Network, new: NewCidr) -> Intent | None:
-    """Return the record if it is what is asked for; raise where it differs."""
-    intent = parts.store.get(network)
-    if intent is None or intent.phase is not Phase.PRESENT:
-        return None
-    asked = {"via": new.via} | options(network, new)
-    reasons = [
-        Reason(f"{name}-differs", f"{network} is there with {name} {getattr(intent, name)!r}, not {value!r}", _DIFFERS)
-        for name, value in asked.items()
-        if value is not None and value != getattr(intent, name)
-    ]
-    if reasons:
-        raise Problem(409, "cidr-exists", "This CIDR is there already, and differs", reasons=reasons)
-    return intent
-
-
-_DIFFERS = "leave it out, or change it: nexthop cidr set"
-
-
-def _via(new: NewCidr, links: frozenset[str]) -> str:
-    """Return the link that is meant."""
-    if new.via is not None:
-        return new.via
-    if len(links) == 1:
-        return next(iter(links))
-    if not links:
-        reason = Reason("no-link", "there is no link yet", "`nexthop link join NAME` one first")
-    else:
-        names = ", ".join(sorted(links))
-        reason = Reason("via-missing", f"there are several links: {names}", 'say which one (`--via`, "via")')
-    raise Problem(422, "cidr-refused", "This CIDR cannot be carried", reasons=[reason])
-
-
-def _policy(parts: Parts, intent: Intent, *, force: bool) -> tuple[guard.Reason, ...]:
-    """Say what withdrawing would mean here; refuse to let packets leave unprotected, unless that is wanted."""
-    reasons = detour.judge(intent, parts.cloud.observation)
-    if not force:
-        _refuse(intent.network, reasons)
-    return tuple(replace(reason, severity=guard.Severity.WARN) for reason in reasons)
-
-
-def _known(parts: Parts, network: Network) -> Intent:
-    intent = parts.store.get(network)
-    if intent is None:
-        raise unknown(network)
-    return intent
-
-
-def _refuse(network: Network, reasons: tuple[guard.Reason, ...]) -> None:
-    found = guard.refused(reasons)
-    if found:
-        given = [Reason(each.code, each.text, each.next_step) for each in found]
-        raise Problem(422, "cidr-refused", f"{network} cannot be carried", reasons=given)
-
-
-def _status(parts: Parts, intent: Intent, warnings: tuple[guard.Reason, ...]) -> CidrStatus:
+async def _followed(parts: Parts, intent: Intent, reasons: tuple[guard.Reason, ...], wait: float) -> CidrResource:
+    """Return the CIDR when kernel and cloud have followed, or will not, or `wait` seconds are over."""
     network = intent.network
-    found = CidrStatus(intent, parts.kernel.layer(network), parts.cloud.layer(network), warnings)
-    return found if parts.paths is None else replace(found, path=parts.paths.layer(network))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            while _under_way(parts, network) and not parts.stop.is_set():  # noqa: ASYNC110  (layers call nobody)
+                await asyncio.sleep(_POLL)
+    current = parts.store.get(network) or intent
+    found = status_of(parts, current)
+    more = tuple(each for each in reasons if each not in found.warnings)
+    return resource(replace(found, warnings=(*found.warnings, *more)))
 
 
-def _layer(layer: Layer) -> LayerResource:
-    return LayerResource(layer.state.value, layer.detail, layer.code)
+def _under_way(parts: Parts, network: Network) -> bool:
+    layers = parts.kernel.layer(network), parts.cloud.layer(network)
+    failed = any(layer.state is LayerState.ERROR for layer in layers)
+    return not failed and any(layer.state is LayerState.PENDING for layer in layers)
 
 
-def unknown(network: Network) -> Problem:
-    """Return the answer to a CIDR that nobody asked for."""
-    reason = Reason("cidr-unknown", f"{network} is not in the list", "see what is: nexthop cidr ls")
-    return Problem(404, "cidr-unknown", "Nobody asked for this CIDR", reasons=[reason])
+def _preview(parts: Parts, intent: Intent, reasons: tuple[guard.Reason, ...]) -> CidrResource:
+    return resource(status_with(parts, intent, reasons), wanted.steps(parts, intent))
+
+
+def _tagged(response: Response, found: CidrResource) -> CidrResource:
+    response.headers["ETag"] = f'"{found.etag}"'
+    return found
+
+
+def _order(network: Network) -> tuple[int, int, int]:
+    return (network.version, int(network.network_address), network.prefixlen)

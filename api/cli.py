@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from api.commands import cidr, link, look, stray, upkeep
-from api.commands.shared import EXIT_FAILED, print_json, say
+from api.commands import cidr, completion, events, link, look, stray, token, upkeep
+from api.commands.shared import EXIT_FAILED, Where, print_json, say
 
 app = typer.Typer(
     name="nexthop",
@@ -29,11 +29,16 @@ app.command()(look.status)
 app.add_typer(cidr.app, name="cidr")
 app.add_typer(link.app, name="link")
 app.command()(look.plan)
+app.command()(look.explain)
+app.command()(look.routes)
+app.command()(events.events)
 app.command()(look.doctor)
-app.command()(look.history)
+app.add_typer(token.app, name="token")
 app.add_typer(stray.app, name="stray")
 app.command("ram-policy")(look.ram_policy)
+app.command("support-bundle")(upkeep.support_bundle)
 app.command()(upkeep.restore)
+app.command()(completion.completion)
 app.command()(upkeep.purge)
 
 
@@ -54,16 +59,36 @@ def _main(
     socket: Annotated[
         str, typer.Option(envvar="NEXTHOP_SOCKET", help="The daemon's Unix socket.", metavar="PATH")
     ] = "/run/nexthop/nexthopd.sock",
+    url: Annotated[
+        str,
+        typer.Option(
+            envvar="NEXTHOP_URL",
+            help="A daemon elsewhere; its token comes from the environment, NEXTHOP_TOKEN.",
+            metavar="https://HOST:PORT",
+        ),
+    ] = "",
+    fingerprint: Annotated[
+        str,
+        typer.Option(
+            envvar="NEXTHOP_FINGERPRINT",
+            help="The SHA-256 of that daemon's certificate, where no authority vouches for it.",
+            metavar="HEX",
+        ),
+    ] = "",
     version: Annotated[  # noqa: ARG001, FBT002  (acts in its callback)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Keep where the daemon listens for the command that follows."""
-    context.obj = socket
+    context.obj = Where(socket, url, os.environ.get("NEXTHOP_TOKEN", ""), fingerprint)
 
 
 def main() -> None:
     """Run the command; every failure is one line per reason on stderr, and with --json its document on stdout."""
+    if "_NEXTHOP_COMPLETE" in os.environ:  # a shell that `nexthop completion` has set up asks
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
+
+        completion_init()
     try:
         app()
     except BrokenPipeError:  # the reader of our output has seen enough

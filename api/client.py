@@ -1,9 +1,10 @@
-"""What the command line knows of HTTP: one request over the daemon's Unix socket, one answer or one named error.
+"""What the command line knows of HTTP: one request to a daemon, one answer or one named error.
 
 Failed
 +- Refused       the daemon said no, with a problem document
-+- NotRunning    nobody listens on the socket
++- NotRunning    nobody listens there
 +- NotAllowed    the socket is not ours to open
++- NotTrusted    whoever listens there cannot show that it is the daemon that is meant
 +- NoAnswer      a daemon is there and does not answer as it should
 """
 
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from api import transport
+from api.transport import Local, Place
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 class Failed(Exception):
@@ -37,11 +41,15 @@ class Refused(Failed):
 
 
 class NotRunning(Failed):
-    """Nobody listens on the socket."""
+    """Nobody listens there."""
 
 
 class NotAllowed(Failed):
     """Only others may open the socket."""
+
+
+class NotTrusted(Failed):
+    """Not the daemon that is meant."""
 
 
 class NoAnswer(Failed):
@@ -49,37 +57,63 @@ class NoAnswer(Failed):
 
 
 class Daemon:
-    """nexthopd behind its socket at `path`; `timeout` in seconds is for each step of one request."""
+    """nexthopd at `place` (or behind the socket at that path); `timeout` in seconds is for each step of one request."""
 
-    def __init__(self, path: str, timeout: float = 30.0) -> None:
-        self.path = path
+    def __init__(self, place: Place | str, timeout: float = 30.0) -> None:
+        self.place = Local(place) if isinstance(place, str) else place
         self.timeout = timeout
 
     def get(self, target: str) -> Any:
         """Return what is at `target`."""
         return self.request("GET", target)[1]
 
-    def request(self, method: str, target: str, body: object = None) -> tuple[int, Any]:
+    def request(
+        self, method: str, target: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
         """Return the status and the decoded body (None where there is none); raise `Failed`."""
-        connection = _UnixConnection(self.path, self.timeout)
-        headers = {"Accept": "application/json"}
+        given = {"Accept": "application/json", **(headers or {})}
         payload = None
         if body is not None:
             payload = json.dumps(body).encode()
-            headers["Content-Type"] = "application/json"
-        try:
-            connection.request(method, target, payload, headers)
-            response = connection.getresponse()
+            given["Content-Type"] = "application/json"
+        with self._answer(method, target, payload, given, self.timeout) as response:
             status, raw = response.status, response.read()
+        return status, _decoded(self.place, status, raw)
+
+    def fetch(self, target: str) -> bytes:
+        """Return what is at `target` as it comes; raise `Failed`."""
+        with self._answer("GET", target, None, {"Accept": "*/*"}, self.timeout) as response:
+            status, raw = response.status, response.read()
+        if status >= 400:
+            _decoded(self.place, status, raw)
+        return raw
+
+    def lines(self, target: str, accept: str, headers: Mapping[str, str], silence: float) -> Iterator[str]:
+        """Yield the lines of an answer that does not end; raise `NoAnswer` after `silence` seconds without one."""
+        with self._answer("GET", target, None, {"Accept": accept, **headers}, silence) as response:
+            if response.status >= 400:
+                _decoded(self.place, response.status, response.read())
+            while line := response.readline():
+                yield line.decode(errors="replace").rstrip("\r\n")
+
+    @contextmanager
+    def _answer(
+        self, method: str, target: str, payload: bytes | None, headers: Mapping[str, str], timeout: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = self.place.connect(timeout)
+        try:
+            connection.request(method, target, payload, {**headers, **self.place.headers()})
+            yield connection.getresponse()
+        except transport.NotTrusted as error:
+            raise NotTrusted(_not_trusted(self.place, str(error))) from None
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NotRunning(_not_running(self.path)) from None
+            raise NotRunning(_not_running(self.place)) from None
         except PermissionError:
-            raise NotAllowed(_not_allowed(self.path)) from None
+            raise NotAllowed(_not_allowed(self.place)) from None
         except (OSError, http.client.HTTPException) as error:
-            raise NoAnswer(_no_answer(self.path, type(error).__name__)) from None
+            raise NoAnswer(_no_answer(self.place, type(error).__name__)) from None
         finally:
             connection.close()
-        return status, _decoded(self.path, status, raw)
 
 
 def segment(text: str) -> str:
@@ -87,27 +121,14 @@ def segment(text: str) -> str:
     return quote(text, safe="/:")
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket; the Host header is "localhost"."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def _decoded(path: str, status: int, raw: bytes) -> Any:
+def _decoded(place: Place, status: int, raw: bytes) -> Any:
     try:
         answer = json.loads(raw) if raw else None
     except ValueError:
-        raise NoAnswer(_no_answer(path, f"HTTP {status} without JSON")) from None
+        raise NoAnswer(_no_answer(place, f"HTTP {status} without JSON")) from None
     if status >= 400:
         if not isinstance(answer, dict) or "code" not in answer:
-            raise NoAnswer(_no_answer(path, f"HTTP {status} without a reason"))
+            raise NoAnswer(_no_answer(place, f"HTTP {status} without a reason"))
         raise Refused(answer)
     return answer
 
@@ -122,25 +143,33 @@ def _local(code: str, detail: str, next_step: str) -> dict[str, Any]:
     }
 
 
-def _not_running(path: str) -> dict[str, Any]:
-    return _local(
-        "not-running",
-        f"nexthopd does not run: nobody listens on {path}",
-        "start it: systemctl start nexthopd; why it stopped: journalctl -u nexthopd -n 20",
-    )
+def _not_running(place: Place) -> dict[str, Any]:
+    if isinstance(place, Local):
+        step = "start it: systemctl start nexthopd; why it stopped: journalctl -u nexthopd -n 20"
+    else:
+        step = "look on that machine: systemctl status nexthopd, and [api] listen in nexthop.toml"
+    return _local("not-running", f"nexthopd does not run: nobody listens on {place}", step)
 
 
-def _not_allowed(path: str) -> dict[str, Any]:
+def _not_allowed(place: Place) -> dict[str, Any]:
     return _local(
         "not-allowed",
-        f"you may not use {path}: it is for root and the group nexthop",
+        f"you may not use {place}: it is for root and the group nexthop",
         "use sudo, or join the group (usermod -aG nexthop YOU) and log in again",
     )
 
 
-def _no_answer(path: str, what: str) -> dict[str, Any]:
+def _not_trusted(place: Place, why: str) -> dict[str, Any]:
+    return _local(
+        "not-trusted",
+        f"{place} is not trusted: {why}",
+        "`nexthop status` on the appliance tells its fingerprint: give that by --fingerprint or NEXTHOP_FINGERPRINT",
+    )
+
+
+def _no_answer(place: Place, what: str) -> dict[str, Any]:
     return _local(
         "no-answer",
-        f"nexthopd at {path} did not answer as it should ({what})",
+        f"nexthopd at {place} did not answer as it should ({what})",
         "look into its log: journalctl -u nexthopd -n 20",
     )

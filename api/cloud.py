@@ -12,9 +12,19 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic.dataclasses import dataclass
 
-from api.cidrs import CidrResource, network_of, resource, status_of, unknown
+from api.caller import Who
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
+from api.resources import (
+    ChangeResource,
+    CidrPath,
+    CidrResource,
+    network_of,
+    resource,
+    status_of,
+    unknown,
+)
+from api.schema import SHOWN
 from appliance.attract import NotAdoptable
 from appliance.entries import cloud_problem
 from appliance.model import Phase
@@ -22,69 +32,76 @@ from appliance.plan import plan
 from cloud.provider import CloudError, Conflict, Denied, Duplicate, Provider, QuotaExceeded, Rejected, Throttled
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeResource:
-    """What would happen to one CIDR in one table: create, modify, delete, wait, blocked or stray."""
-
-    action: str
-    cidr: str
-    table: str
-    now: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class TableResource:
-    """How full a route table is; `free` is what we may still add."""
+    """How full a route table is."""
 
     table: str
+    """The route table."""
     ours: int
+    """How many of its custom entries carry our mark."""
     others: int
+    """How many of its custom entries are somebody else's."""
     limit: int
+    """How many custom entries it takes."""
     reserve: int
+    """How many of those we leave to others, where others use the table."""
     free: int
+    """How many we may still add."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class AggregateResource:
     """Several CIDRs that are together exactly one."""
 
     cidr: str
+    """The one CIDR."""
     parts: tuple[str, ...]
+    """The CIDRs that it could stand for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class PlanResource:
-    """The body of GET /v1/plan; no `changes`: nothing is to be done."""
+    """The body of GET /v1/plan."""
 
     changes: tuple[ChangeResource, ...]
+    """What would be done; empty: nothing."""
     tables: tuple[TableResource, ...]
+    """How full the route tables are."""
     aggregates: tuple[AggregateResource, ...]
+    """How fewer entries could say the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class FindingResource:
-    """One prerequisite: `state` is ok, warn, fail or unknown; `fix` a command or a place in the console."""
+@dataclass(frozen=True, slots=True, config=SHOWN)
+class CheckResource:
+    """One prerequisite in the cloud."""
 
     code: str
+    """A stable name for machines."""
     state: str
+    """`ok`, `warn`, `fail`, or `unknown` where it could not be found out."""
     text: str
+    """How it is, for people."""
     fix: str
+    """A command, or a place in the cloud's console; empty where nothing is to be done."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class DoctorResource:
-    """The body of GET /v1/doctor; `verdict` is the worst state, unknown being better than fail and worse than warn."""
+    """The body of GET /v1/doctor."""
 
     verdict: str
-    findings: tuple[FindingResource, ...]
+    """The worst state: `fail`, then `unknown`, then `warn`, then `ok`."""
+    findings: tuple[CheckResource, ...]
+    """Every prerequisite."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class StrayResource:
     """A stray that is on its way out."""
 
     cidr: str
+    """The CIDR of the entry."""
 
 
 _WORST = ("fail", "unknown", "warn", "ok")
@@ -132,7 +149,7 @@ def _looking(routes: APIRouter, parts: Parts) -> None:
             found = await _provider(parts).examine(wanted)
         except CloudError as error:
             raise _failed(error) from None
-        findings = tuple(FindingResource(each.code, each.state.value, each.text, each.fix) for each in found)
+        findings = tuple(CheckResource(each.code, each.state.value, each.text, each.fix) for each in found)
         states = {each.state for each in findings}
         return DoctorResource(next((state for state in _WORST if state in states), "ok"), findings)
 
@@ -145,8 +162,8 @@ def _looking(routes: APIRouter, parts: Parts) -> None:
 def _acting(routes: APIRouter, parts: Parts) -> None:
     """Add what touches entries that nobody asked for."""
 
-    @routes.post("/v1/cidrs/{cidr:path}/adopt", responses=responses(404, 409, 422, 502, 503))
-    async def adopt(cidr: str) -> CidrResource:
+    @routes.post("/v1/cidrs/{cidr:cidr}/adopt", responses=responses(404, 409, 422, 502, 503))
+    async def adopt(cidr: CidrPath, who: Who) -> CidrResource:
         """Make the entry that somebody else has for this CIDR ours, in place."""
         network = network_of(cidr)
         _provider(parts)
@@ -154,7 +171,7 @@ def _acting(routes: APIRouter, parts: Parts) -> None:
         if intent is None or intent.phase is not Phase.PRESENT:
             raise unknown(network)
         try:
-            await parts.cloud.adopt(network)
+            await parts.cloud.adopt(network, who=who)
         except NotAdoptable as error:
             reason = Reason(error.code, str(error), "see `nexthop status`, then try again")
             raise Problem(409, "not-adoptable", "This entry cannot be adopted", reasons=[reason]) from None
@@ -162,14 +179,14 @@ def _acting(routes: APIRouter, parts: Parts) -> None:
             raise _failed(error) from None
         return resource(status_of(parts, intent))
 
-    @routes.delete("/v1/strays/{cidr:path}", status_code=202, responses=responses(404, 409, 422, 503))
-    async def remove_stray(cidr: str) -> StrayResource:
+    @routes.delete("/v1/strays/{cidr:cidr}", status_code=202, responses=responses(404, 409, 422, 503))
+    async def remove_stray(cidr: CidrPath, who: Who) -> StrayResource:
         """Let go of an entry with our mark that nobody asked for."""
         network = network_of(cidr)
         if network not in parts.cloud.status().strays:
             reason = Reason("stray-unknown", f"{network} is not among the strays", "see them: nexthop status")
             raise Problem(404, "stray-unknown", "This is not a stray entry", reasons=[reason])
-        parts.store.release(network)
+        parts.store.release(network, who=who)
         return StrayResource(str(network))
 
 

@@ -9,26 +9,41 @@ from pydantic.dataclasses import dataclass
 
 from api.parts import Parts
 from api.problem import responses
+from api.schema import SHOWN
+from appliance.intent import Event
 
 _LONGEST = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class EventResource:
-    """One line. `at`: seconds since the epoch; `cidr` is empty where it is not about one."""
+    """One line of the history."""
 
+    id: int
+    """Grows from line to line; what `after`, `Last-Event-ID` and `next` count in."""
     at: float
+    """When it was, in seconds since the epoch."""
     who: str
+    """Who did it: `token NAME`, `uid N` on this machine, or a part of the appliance."""
     what: str
+    """What was done, in a word or two, such as `added`."""
     cidr: str
+    """The CIDR that it is about; empty where it is about none."""
     detail: str
+    """The rest, for people."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class History:
     """The body of GET /v1/history."""
 
     events: tuple[EventResource, ...]
+    """The lines, newest first."""
+
+
+def line(event: Event) -> EventResource:
+    """Return a line as the API shows it."""
+    return EventResource(event.row, event.at, event.who, event.what, event.cidr, event.detail)
 
 
 def router(parts: Parts) -> APIRouter:
@@ -36,9 +51,10 @@ def router(parts: Parts) -> APIRouter:
     routes = APIRouter(tags=["history"])
 
     @routes.get("/v1/history", responses=responses(422, 503))
-    async def history(limit: Annotated[int, Query(ge=1, le=_LONGEST)] = 100) -> History:
+    async def history(
+        limit: Annotated[int, Query(ge=1, le=_LONGEST, description="How many lines at most.", examples=[20])] = 100,
+    ) -> History:
         """List the last changes and repairs, newest first."""
-        events = parts.store.history(limit)
-        return History(tuple(EventResource(e.at, e.who, e.what, e.cidr, e.detail) for e in events))
+        return History(tuple(line(event) for event in parts.store.history(limit)))
 
     return routes

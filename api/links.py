@@ -2,57 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import Annotated
 
-from fastapi import APIRouter, Response
-from pydantic import ConfigDict, Field
+from fastapi import APIRouter, Path, Response
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from api.caller import Who
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
+from api.schema import SHOWN, TAKEN
+from appliance.intent import StoreUnavailable
 from appliance.links import BadLinkName, LinkExists, UnknownLink
 from appliance.status import LinkStatus
 from appliance.tunnel.token import BadToken
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=TAKEN)
 class NewLink:
-    """The body of POST /v1/links. `token`: what `gtund client add` printed; a secret until it is spent."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    """The body of POST /v1/links."""
 
     name: Annotated[str, Field(max_length=64, examples=["hk"])]
-    token: Annotated[str, Field(max_length=4096, repr=False)]
+    """What to call the link: a to z, 0 to 9 and -, at most 11, a letter first."""
+    token: Annotated[str, Field(max_length=4096, repr=False, examples=["nexthop1_..."])]
+    """The join token that `gtund client add` printed at the far end; a secret until it is spent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class LinkResource:
-    """A link as its gtun describes it. `state`: up, connecting or down; `code` and `reason` say why it is not up.
-
-    `since`, `retry_at`: seconds since the epoch; `rtt_ms`: milliseconds.
-    """
+    """A link as its gtun describes it."""
 
     name: str
+    """What the link is called."""
     device: str
+    """Its TUN device on this machine."""
     server: str
+    """The far end, HOST:PORT; empty where the link's file cannot be read."""
     state: str
+    """`up`, `connecting` or `down`."""
     code: str
+    """Why it is not up, for machines; empty while it is."""
     reason: str
+    """Why it is not up, for people; empty while it is."""
     address: str
+    """Our address in the tunnel; empty before the first session."""
     peer: str
+    """The far end's address in the tunnel; empty before the first session."""
     since: float | None
+    """Since when it is in this state, in seconds since the epoch."""
     retry_at: float | None
+    """When the next try is due, in seconds since the epoch; null where none is."""
     rtt_ms: float | None
+    """The smoothed round trip, in milliseconds; null while it is not up."""
     counters: Mapping[str, int]
+    """Packets, bytes and drops since its gtun started; a gtun reports once a second."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class LinkList:
-    """The body of GET /v1/links, by name."""
+    """The body of GET /v1/links."""
 
     links: tuple[LinkResource, ...]
+    """The links, by name."""
 
 
 async def statuses(parts: Parts) -> tuple[LinkStatus, ...]:
@@ -92,7 +106,7 @@ def router(parts: Parts) -> APIRouter:
         return LinkList(tuple(resource(each) for each in await statuses(parts)))
 
     @routes.post("/v1/links", status_code=201, responses=responses(409, 422, 503))
-    async def join(new: NewLink) -> LinkResource:
+    async def join(new: NewLink, who: Who) -> LinkResource:
         """Make a link from a join token. Its key is made here and stays here."""
         try:
             link = parts.links.join(new.name, new.token)
@@ -103,11 +117,13 @@ def router(parts: Parts) -> APIRouter:
             raise _refused(409, "link-exists", text, "choose another name, or `nexthop link rm` it first") from None
         except BadToken as error:
             raise _refused(422, "bad-token", str(error), "ask for a new one: `gtund client add NAME`") from None
+        with contextlib.suppress(StoreUnavailable):
+            parts.store.record(who, "link joined", detail=f"{link.name}, to {link.server}")
         found = await parts.links.status(link.name)
         return resource(replace(found, server=found.server or link.server))
 
     @routes.delete("/v1/links/{name}", status_code=204, response_class=Response, responses=responses(404, 409, 503))
-    async def rm(name: str) -> Response:
+    async def rm(name: Annotated[str, Path(description="The link's name.", examples=["hk"])], who: Who) -> Response:
         """Remove a link and its key; refused while a CIDR goes via it."""
         users = [str(intent.network) for intent in parts.store.all() if intent.via == name]
         if users:
@@ -118,6 +134,8 @@ def router(parts: Parts) -> APIRouter:
         except (UnknownLink, BadLinkName):
             text = "there is no link of that name"
             raise _refused(404, "link-unknown", text, "see what is there: nexthop link ls") from None
+        with contextlib.suppress(StoreUnavailable):
+            parts.store.record(who, "link removed", detail=name)
         return Response(status_code=204)
 
     return routes

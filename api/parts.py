@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.guard import Facts, Reason, Severity
 from appliance.surroundings import gather_facts
+from appliance.timing import Timings
+from appliance.tokens import Tokens
+from appliance.traffic import Traffic
+from cloud.tally import Tally
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from appliance.intent import IntentStore
     from appliance.kernel.state import Device
     from appliance.links import Links
@@ -83,14 +90,33 @@ class Cloud(Protocol):
         """Return how often which kind of foreign change was mended, or met and left alone."""
         ...
 
-    async def adopt(self, network: Network) -> None:
+    async def adopt(self, network: Network, *, who: str = "operator") -> None:
         """Make somebody else's entry for this CIDR ours; raise `NotAdoptable` or `CloudError`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What the daemon says of itself. `listen`, `fingerprint`: of the TLS listener, empty where there is none.
+
+    `hosts`: the names of this machine, as a client may call it. `config`: the file that it was started with; `secrets`:
+    the files whose content must not leave this machine, beside those in the state directory.
+    """
+
+    version: str = ""
+    listen: str = ""
+    fingerprint: str = ""
+    hosts: tuple[str, ...] = ()
+    config: Path | None = None
+    secrets: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """All that the application is made from. `clouded`: a cloud is configured; `paths`: tunnels are probed."""
+    """All that the application is made from. `clouded`: a cloud is configured; `paths`: tunnels are probed.
+
+    `stop`: set when the daemon is told to end, so that nothing waits on. `log`: the last lines of its log.
+    """
 
     store: IntentStore
     links: Links
@@ -98,6 +124,16 @@ class Parts:
     cloud: Cloud
     clouded: bool = True
     paths: Judge | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+    about: About = About()
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    timings: Timings = field(default_factory=Timings)
+    calls: Tally = field(default_factory=Tally)
+    log: Collection[str] = ()
+    tokens: Tokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", Tokens(self.store))
 
 
 def known_facts(parts: Parts) -> Facts:

@@ -7,13 +7,17 @@ client ever sees a stack trace.
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
+from pydantic.dataclasses import dataclass
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from api.schema import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,32 +38,50 @@ _HTTP = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class Reason:
-    """One thing that is wrong: `code` for a machine, `text` for a person, `next_step` what to do about it."""
+    """One thing that is wrong."""
 
     code: str
+    """A stable name for machines."""
     text: str
+    """What is wrong, for people."""
     next_step: str = ""
+    """What to do about it; empty where the text says it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class ProblemDocument:
     """The body of every error (RFC 9457, section 3.1, and `code` and `reasons` of ours)."""
 
     type: str
+    """`urn:nexthop:problem:` and the code; docs/problems.md has a section for each."""
     title: str
+    """What kind of problem it is, for people; the same each time."""
     status: int
+    """The HTTP status."""
     detail: str
+    """What is the matter this time, for people."""
     code: str
+    """A stable name for machines."""
     reasons: tuple[Reason, ...] = ()
+    """Each thing that is wrong, with its own code and next step."""
 
 
 class Problem(Exception):
-    """Refuse the request: raised by routers, answered as problem+json."""
+    """Refuse the request: raised by routers, answered as problem+json. `headers`: to be sent with it."""
 
-    def __init__(self, status: int, code: str, title: str, detail: str = "", reasons: Sequence[Reason] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        title: str,
+        detail: str = "",
+        reasons: Sequence[Reason] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(title)
+        self.headers = dict(headers or {})
         self.document = ProblemDocument(
             type=f"urn:nexthop:problem:{code}",
             title=title,
@@ -83,8 +105,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _internal)
 
 
-def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return the response for `problem`."""
+def body(problem: Problem) -> bytes:
+    """Return the JSON of `problem`."""
     document = problem.document
     content = {
         "type": document.type,
@@ -94,15 +116,20 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONRe
         "code": document.code,
         "reasons": [{"code": r.code, "text": r.text, "next_step": r.next_step} for r in document.reasons],
     }
-    return JSONResponse(content, document.status, headers, MEDIA_TYPE)
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-async def _problem(_request: Request, error: Exception) -> JSONResponse:
+def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the response for `problem`."""
+    return Response(body(problem), problem.document.status, {**problem.headers, **(headers or {})}, MEDIA_TYPE)
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)  # noqa: S101  (starlette calls us for nothing else)
     return answer(error)
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid(_request: Request, error: Exception) -> Response:
     """Say which field is wrong and how, never what was in it."""
     assert isinstance(error, RequestValidationError)  # noqa: S101
     reasons = [_field(item) for item in error.errors()]
@@ -124,13 +151,27 @@ def _field(item: Mapping[str, Any]) -> Reason:
     return Reason("invalid", f"{where!r}: {item['msg']}", "")
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code, title = _HTTP.get(error.status_code, ("http", "The request was refused"))
-    return answer(Problem(error.status_code, code, title), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return answer(Problem(error.status_code, code, title), headers)
 
 
-async def _internal(_request: Request, error: Exception) -> JSONResponse:
+def _methods(request: Request) -> list[str]:
+    """Return what a path takes, all its routes together; the router knows only the first that it met."""
+    found = {
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return sorted(found)
+
+
+async def _internal(_request: Request, error: Exception) -> Response:
     log.error("a request failed by our own mistake: %s", type(error).__name__)
     step = "look into nexthopd's log, where the mistake is, and report it"
     return answer(

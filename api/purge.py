@@ -1,4 +1,4 @@
-"""`nexthop purge`: leave nothing of ours behind, and touch nothing else. For a machine whose daemon is stopped.
+"""`nexthop purge`: leave nothing of ours behind, and touch nothing else. For a machine whose daemons are stopped.
 
 The order is that of removing one CIDR: first the cloud forgets it, then the kernel; so no packet is sent here that
 nobody carries. Where the cloud cannot be asked nothing is removed at all, unless its entries are to stay.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from api.serve import provider_of
 from appliance.config import Config, ConfigError, load
+from appliance.forwardd import AlreadyRunning, CannotStart, alone
 from appliance.kernel import host
 from appliance.kernel.choose import backends
 from appliance.kernel.route import Routes
@@ -33,9 +34,13 @@ def purge(path: Path, *, cloud: bool = True) -> tuple[str, ...]:
     """Remove everything; return what it was, a line each. Raise `CannotPurge`."""
     try:
         config = load(path)
-        with _stopped(config.paths.state):
+        with _stopped(config.paths.state), alone(config):
             return asyncio.run(_purge(config, cloud=cloud))
     except ConfigError as error:
+        raise CannotPurge(str(error)) from None
+    except AlreadyRunning:
+        raise CannotPurge("nexthop-forward is running -> systemctl stop nexthop-forward, then again") from None
+    except CannotStart as error:
         raise CannotPurge(str(error)) from None
     except CloudError as error:
         raise CannotPurge(
@@ -53,7 +58,7 @@ def _stopped(state: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise CannotPurge("nexthopd is running -> systemctl stop nexthopd, then again") from None
+        raise CannotPurge("nexthopd is running -> systemctl stop nexthopd.socket nexthopd, then again") from None
     finally:
         os.close(descriptor)
 

@@ -1,7 +1,8 @@
-"""Answers as text for people: plain ASCII lines, so that they read the same in a pipe, a ticket and a screen reader.
+"""The pieces that answers are shown in: tables, states, moments, reasons; `api.screens` puts them together.
 
-On a terminal rich draws the tables and adds colour; the meaning is always in the words. Text that came from outside (a
-comment, a cloud's message) is printed without its control characters, and never as markup.
+Plain ASCII lines, so that they read the same in a pipe, a ticket and a screen reader. On a terminal rich draws the
+tables and adds colour; the meaning is always in the words. Text that came from outside (a comment, a cloud's message)
+is printed without its control characters, and never as markup.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _COLOURS = {"ok": "green", "up": "green", "pending": "yellow", "connecting": "yellow", "error": "red", "down": "red"}
+LAYERS = ("kernel", "cloud", "path")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -51,15 +53,17 @@ def _rich_table(headers: Sequence[str], cells: Sequence[Sequence[str]], out: Tex
 def cidrs(answer: Mapping[str, Any], out: TextIO | None = None, indent: int = 0) -> None:
     """Print the CIDRs with the state of each layer."""
     rows = [
-        [each["cidr"], each["via"], _phase(each), layer(each, "kernel"), layer(each, "cloud"), each["comment"]]
+        [each["cidr"], each["via"], _phase(each), *(layer(each, name) for name in LAYERS), each["comment"]]
         for each in answer["cidrs"]
     ]
-    table(["CIDR", "VIA", "PHASE", "KERNEL", "CLOUD", "COMMENT"], rows, out, indent)
+    table(["CIDR", "VIA", "PHASE", "KERNEL", "CLOUD", "PATH", "COMMENT"], rows, out, indent)
 
 
 def layer(cidr: Mapping[str, Any], name: str) -> str:
     """Return a layer's state, and in words what is the matter unless it is ok."""
-    found = cidr["layers"][name]
+    found = cidr["path"] if name == "path" else cidr["layers"][name]
+    if name == "path" and found["state"] == "absent":
+        return ""  # nobody asked for a probe
     state, detail = str(found["state"]), clean(found["detail"])
     return state if state == "ok" or not detail else f"{state}: {detail}"
 
@@ -84,29 +88,23 @@ def links(answer: Mapping[str, Any], now: float, out: TextIO | None = None, inde
     table(["LINK", "STATE", "DEVICE", "ADDRESS", "SERVER", "RTT"], rows, out, indent)
 
 
-def history(answer: Mapping[str, Any], out: TextIO | None = None) -> None:
-    """Print what happened, with the time of this machine."""
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    rows = [
-        [
-            datetime.fromtimestamp(each["at"], UTC).astimezone().isoformat(" ", "seconds"),
-            *(each[key] for key in ("who", "what", "cidr", "detail")),
-        ]
-        for each in answer["events"]
-    ]
-    table(["WHEN", "WHO", "WHAT", "CIDR", "DETAIL"], rows, out)
-
-
 def link_state(link: Mapping[str, Any], now: float) -> str:
     """Return e.g. ``up for 3m`` or ``down: the server refuses this client's key, next try in 8s``."""
     state = str(link["state"])
     if state == "up":
-        return state if link["since"] is None else f"up for {duration(now - link['since'])}"
+        text = state if link["since"] is None else f"up for {duration(now - link['since'])}"
+        return f"{text}, {clean(link['reason'])}" if link["reason"] else text
     text = state if not link["reason"] else f"{state}: {clean(link['reason'])}"
     if link["retry_at"] is not None and link["retry_at"] > now:
         text += f", next try in {duration(link['retry_at'] - now)}"
     return text
+
+
+def moment(at: float | None) -> str:
+    """Return seconds since the epoch in the time of this machine; empty where there is none."""
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    return "" if at is None else datetime.fromtimestamp(at, UTC).astimezone().isoformat(" ", "seconds")
 
 
 def duration(seconds: float) -> str:
@@ -116,57 +114,6 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size}{unit}"
     return f"{whole}s"
-
-
-def status(answer: Mapping[str, Any], now: float, out: TextIO | None = None) -> None:
-    """Print one screen whose first line is the verdict."""
-    out = out or sys.stdout
-    _verdict(answer, out)
-    if answer["problems"]:
-        out.write("\nProblems\n")
-        for number, problem in enumerate(answer["problems"], 1):
-            out.write(f"  {number}. {clean(problem['text'])} [{clean(problem['code'])}]\n")
-            if problem["next_step"]:
-                out.write(f"     -> {clean(problem['next_step'])}\n")
-    out.write("\nLinks\n")
-    if answer["links"]:
-        links(answer, now, out, indent=2)
-    else:
-        out.write("  none: nexthop link join NAME --file TOKENFILE\n")
-    out.write("\nCIDRs\n")
-    if answer["cidrs"]:
-        cidrs(answer, out, indent=2)
-    else:
-        out.write("  none: nexthop cidr add CIDR\n")
-    out.write("\n")
-    firewall, cloud = answer["firewall"], answer["cloud"]
-    why = firewall["fallback_reason"]
-    out.write(
-        f"Firewall  {clean(firewall['name'] or 'not chosen yet')}{f' (fell back: {clean(why)})' if why else ''}\n"
-    )
-    out.write(f"Cloud     {_cloud(cloud)}\n")
-    if answer["drift_repairs"]:
-        repairs = ", ".join(f"{clean(kind)} {count}" for kind, count in sorted(answer["drift_repairs"].items()))
-        out.write(f"Repaired  {repairs}\n")
-
-
-def _verdict(answer: Mapping[str, Any], out: TextIO) -> None:
-    line = clean(answer["summary"])
-    if not out.isatty():
-        out.write(line + "\n")
-        return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    style = "bold green" if answer["verdict"] == "ok" else "bold red"
-    Console(file=out, highlight=False).print(Text(line, style=style), soft_wrap=True)
-
-
-def _cloud(cloud: Mapping[str, Any]) -> str:
-    text = " ".join(clean(cloud[key]) for key in ("provider", "vpc_id", "instance_id") if cloud[key])
-    if cloud["tables"]:
-        text += f", tables {', '.join(map(clean, cloud['tables']))}"
-    return f"{text}: {clean(cloud['error']['text'])}" if cloud["error"] else text
 
 
 def reasons(problem: Mapping[str, Any]) -> list[str]:

@@ -1,9 +1,10 @@
-"""`nexthopd`: the composition root. Config -> kernel -> cloud -> API, in one TaskGroup, under one signal handler.
+"""`nexthopd`: the composition root. Config -> intents -> cloud -> API, in one TaskGroup, under one signal handler.
 
-Forwarding starts before the API listens and needs no cloud: where that cannot be reached at the start, CIDRs are
-carried all the same, the API says so, and `attract` goes on asking. SIGTERM and SIGINT end the daemon with exit 0 and
-change nothing in the kernel or the cloud: packets keep flowing. A loop that dies of a mistake takes the daemon with it
-(exit 1), so that its supervisor starts a fresh one, which observes everything anew.
+It needs no privilege: what changes the kernel is nexthop-forward (`appliance.forwardd`), a program of its own that
+starts before it and goes on without it. Where the cloud cannot be reached at the start, CIDRs are carried all the same,
+the API says so, and `attract` goes on asking. SIGTERM and SIGINT end the daemon with exit 0 and change nothing in the
+cloud. A loop that dies of a mistake takes the daemon with it (exit 1), so that its supervisor starts a fresh one, which
+observes everything anew.
 """
 
 from __future__ import annotations
@@ -15,25 +16,27 @@ import fcntl
 import logging
 import os
 import signal
-import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from api import log as logs
+from appliance import log as logs
 from appliance.config import DEFAULT_PATH, CloudConfig, Config, ConfigError, load
+from appliance.notify import Watchdog, notify, period
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from api.parts import Parts
-    from appliance.attract import Connect
-    from appliance.forward import Forward
+    from api.parts import About, Parts
+    from appliance.attract import Attract, Connect
+    from appliance.forwardclient import ForwardClient
     from appliance.intent import IntentStore
-    from appliance.kernel.choose import Chosen
     from appliance.kernel.route import Routes
+    from appliance.kernel.state import Device
     from appliance.links import Links
     from cloud.provider import Provider
+    from cloud.tally import Tally
 
 log = logging.getLogger("api.serve")  # also as __main__
 
@@ -41,7 +44,8 @@ EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 2
 
 _FIRST_PASS_SECONDS: Final = 5.0  # a kernel that is slow to obey shall not keep its operator from asking why
-_LAST_CALL_SECONDS: Final = 3.0  # for a call to the cloud or the firewall that is under way at the end
+_LAST_CALL_SECONDS: Final = 3.0  # for a call to the cloud that is under way at the end
+_STUCK_SECONDS: Final = 600.0  # a cloud may be slow, but not so slow
 
 
 class CannotStart(Exception):
@@ -53,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     for each in (signal.SIGTERM, signal.SIGINT):  # until the event loop has the one handler
         signal.signal(each, lambda *_: sys.exit(0))
     options = _options(argv)
-    logs.install(verbose=options.verbose)
+    lines = logs.install(verbose=options.verbose)
     try:
         config = load(options.config)
-        asyncio.run(run(config))
+        asyncio.run(run(config, options.config, lines))
     except ConfigError as error:
         _end(str(error), EXIT_CONFIG)
     except CannotStart as error:
@@ -86,11 +90,12 @@ def _end(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-async def run(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT; raise `CannotStart`."""
+async def run(config: Config, source: Path | None = None, lines: Collection[str] = ()) -> None:
+    """Serve until SIGTERM or SIGINT; raise `CannotStart`. `source`: the file; `lines`: the last ones of the log."""
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    from api.parts import About  # noqa: PLC0415
     from appliance.intent import IntentStore  # noqa: PLC0415  (a config error need not wait for all these)
     from appliance.kernel.route import Routes  # noqa: PLC0415
     from appliance.links import Links  # noqa: PLC0415
@@ -101,27 +106,37 @@ async def run(config: Config) -> None:
         store = stack.enter_context(contextlib.closing(IntentStore(config.paths.database)))
         links = Links(config.paths.state, config.paths.run)
         routes = await stack.enter_async_context(Routes())
-        chosen = await _firewall(config, stop)
-        if chosen is not None:
-            await _serve(config, stop, store, links, routes, chosen)
+        await _serve(config, stop, store, links, routes, About(config=source), lines)
     await _last_calls()
 
 
 async def _serve(
-    config: Config, stop: asyncio.Event, store: IntentStore, links: Links, routes: Routes, chosen: Chosen
+    config: Config,
+    stop: asyncio.Event,
+    store: IntentStore,
+    links: Links,
+    routes: Routes,
+    about: About,
+    lines: Collection[str],
 ) -> None:
     """Run the loops and the API side by side until `stop`."""
     from api.parts import Parts  # noqa: PLC0415
     from appliance.attract import Attract  # noqa: PLC0415
     from appliance.backup import keep  # noqa: PLC0415
-    from appliance.forward import Forward  # noqa: PLC0415
+    from appliance.forwardclient import ForwardClient  # noqa: PLC0415
     from appliance.intent import StoreUnavailable  # noqa: PLC0415
     from appliance.linkwatch import LinkWatch  # noqa: PLC0415
     from appliance.paths import Paths  # noqa: PLC0415
     from appliance.surroundings import gather_facts  # noqa: PLC0415
+    from appliance.timing import Timings  # noqa: PLC0415
+    from cloud.tally import Tally  # noqa: PLC0415
 
-    forward = Forward(store, links, routes, chosen)
-    connect = provider_of(config.cloud)
+    async def devices() -> Mapping[str, Device]:
+        return (await routes.observe()).devices
+
+    timings, calls = Timings(), Tally()
+    forward = ForwardClient(config.paths.forward, store, links, devices, timed=partial(timings.note, "kernel"))
+    connect = provider_of(config.cloud, calls)
     paths = Paths(links, store)
     watch = LinkWatch(paths, store, forward.repaired)
     attract = Attract(
@@ -132,6 +147,7 @@ async def _serve(
         name=config.cloud.provider,
         resync=config.cloud.resync_seconds,
         withhold=watch.withhold,
+        timed=partial(timings.note, "cloud"),
     )
     watch.on_change(attract.wake)
     async with asyncio.TaskGroup() as tasks:
@@ -141,10 +157,25 @@ async def _serve(
             tasks.create_task(watch.run(), name="links"),
             tasks.create_task(paths.run(), name="paths"),
             tasks.create_task(keep(store, config.paths.database, StoreUnavailable), name="backup"),
+            tasks.create_task(_pulse(attract, config.cloud.resync_seconds + _STUCK_SECONDS), name="watchdog"),
         ]
         await _first_pass(forward, stop)
         try:
-            await _api(config, stop, Parts(store, links, forward, attract, connect is not None, paths))
+            known = connect is not None
+            parts = Parts(
+                store,
+                links,
+                forward,
+                attract,
+                known,
+                paths,
+                about=about,
+                stop=stop,
+                timings=timings,
+                calls=calls,
+                log=lines,
+            )
+            await _api(config, stop, parts)
         finally:
             for each in loops:
                 each.cancel()
@@ -152,35 +183,49 @@ async def _serve(
 
 
 async def _api(config: Config, stop: asyncio.Event, parts: Parts) -> None:
-    """Answer on the Unix socket until `stop`."""
+    """Answer on the Unix socket, and by TLS where that is configured, until `stop`."""
+    from dataclasses import replace  # noqa: PLC0415
+
     from api.app import create_app  # noqa: PLC0415
     from api.server import serve  # noqa: PLC0415
-    from api.socket import SocketInUse, bind, identity, remove  # noqa: PLC0415
+    from api.socket import SocketInUse, bind, identity, inherited, remove  # noqa: PLC0415
+    from api.tls import Unusable, about, listen  # noqa: PLC0415
+    from api.traffic import sample  # noqa: PLC0415
 
     path = config.paths.socket
     try:
-        listener = bind(path, config.api.group)
-    except SocketInUse as error:
+        tls, fingerprint = listen(config)
+        given = inherited()
+        listener = given or bind(path, config.api.group)
+    except (SocketInUse, Unusable) as error:
         raise CannotStart(str(error)) from None
     except OSError as error:
         raise CannotStart(f"cannot listen on {path}: {error}: set [paths] run in nexthop.toml") from None
-    ours = identity(path)
+    ours = None if given else identity(path)
+    parts = replace(parts, about=about(config, fingerprint, parts.about.config))
 
     def ready() -> None:
         log.info("the API listens on %s", path)
+        if fingerprint:
+            log.info("the API listens on %s, its certificate's SHA-256 is %s", config.api.listen, fingerprint)
         notify("READY=1")
 
     try:
-        await serve(create_app(parts), listener, stop, ready)
+        async with asyncio.TaskGroup() as tasks:
+            sampler = tasks.create_task(sample(parts), name="traffic")
+            await serve(create_app(parts), listener, stop, ready, tls)
+            sampler.cancel()
     finally:
         notify("STOPPING=1")
-        remove(path, ours)
+        if ours is not None:
+            remove(path, ours)
 
 
 def _directories(config: Config) -> None:
-    """Make what is not there; the state holds keys, so it is for root alone."""
+    """Make what is not there. nexthop-forward may read the state as a member of our group; keys are for us alone."""
+    os.umask(0o027)
     try:
-        config.paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.paths.state.mkdir(mode=0o750, parents=True, exist_ok=True)
         config.paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStart(f"{error.filename}: {error.strerror}: set [paths] in nexthop.toml, or make it") from None
@@ -200,21 +245,7 @@ def _alone(state: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _firewall(config: Config, stop: asyncio.Event) -> Chosen | None:
-    """Choose the firewall in a thread, since the probe takes a second; None where we are told to stop meanwhile."""
-    from appliance.kernel.choose import choose  # noqa: PLC0415
-    from appliance.kernel.firewall import FirewallError  # noqa: PLC0415
-
-    try:
-        chosen = await asyncio.to_thread(choose, config.kernel.firewall)
-    except FirewallError as error:
-        raise CannotStart(f"no firewall can hold our rules: {error}: install nftables") from None
-    if chosen.fallback_reason:
-        log.warning("the firewall is %s, not the preferred one: %s", chosen.firewall.name, chosen.fallback_reason)
-    return None if stop.is_set() else chosen
-
-
-def provider_of(cloud: CloudConfig) -> Connect | None:
+def provider_of(cloud: CloudConfig, calls: Tally | None = None) -> Connect | None:
     """Return what finds the cloud, None where none is configured. The SDK is imported when it is first asked."""
     if cloud.provider == "none":
         return None
@@ -232,13 +263,14 @@ def provider_of(cloud: CloudConfig) -> Connect | None:
             appliance_id=cloud.appliance_id,
             credentials=cloud.credentials,
             quota=Quota(cloud.route_quota, cloud.route_reserve),
+            tally=calls,
         )
 
     return connect
 
 
-async def _first_pass(forward: Forward, stop: asyncio.Event) -> None:
-    """Wait until the kernel was brought to what is asked for, but not for long."""
+async def _first_pass(forward: ForwardClient, stop: asyncio.Event) -> None:
+    """Wait until nexthop-forward has brought the kernel to what is asked for, but not for long."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_FIRST_PASS_SECONDS):
             while not forward.ready() and not stop.is_set():  # noqa: ASYNC110  (two conditions, once)
@@ -259,19 +291,16 @@ async def _last_calls() -> None:
         os._exit(0)
 
 
-def notify(state: str) -> None:
-    """Tell systemd, where there is one (sd_notify(3)): one datagram to the socket that NOTIFY_SOCKET names."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    if address.startswith("@"):  # the abstract namespace
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.connect(address)
-            sender.sendall(state.encode())
-    except OSError as error:
-        log.warning("systemd cannot be told %s: %s", state, error)
+async def _pulse(attract: Attract, patience: float) -> None:
+    """Feed the watchdog for as long as this event loop, which the API has, turns, and `attract` gets anywhere."""
+    watchdog, loop = Watchdog(), asyncio.get_running_loop()
+    seen, since = attract.turns, loop.time()
+    while every := period() / 4:
+        if attract.turns != seen:
+            seen, since = attract.turns, loop.time()
+        if loop.time() - since < patience:
+            watchdog.progressed()
+        await asyncio.sleep(every)
 
 
 if __name__ == "__main__":

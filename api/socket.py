@@ -3,6 +3,7 @@
 uvicorn's own ``uds=`` makes the socket 0666, so we bind it. It is made under a temporary name with umask 0177, given
 to its group, and only then renamed to where clients look: nobody ever meets a wider one, and a stale socket is
 replaced without a gap. A lock on the directory, held while this happens, keeps two starting daemons apart.
+Where systemd made the socket (nexthopd.socket), that one is taken instead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG = 128
+_LISTEN_FDS_START = 3  # SD_LISTEN_FDS_START
 
 
 class SocketInUse(Exception):
@@ -56,6 +58,24 @@ def bind(path: Path, group: str) -> socket.socket:
             raise
     listener.setblocking(False)  # noqa: FBT003  (the socket's own signature)
     return listener
+
+
+def inherited() -> socket.socket | None:
+    """Return the listening Unix socket that systemd made for us (sd_listen_fds(3)), None where it made none.
+
+    It belongs to root and its group, which a daemon without any privilege cannot arrange for itself.
+    """
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal():
+        return None
+    for descriptor in range(_LISTEN_FDS_START, _LISTEN_FDS_START + int(count)):
+        given = socket.socket(fileno=descriptor)
+        if given.family == socket.AF_UNIX:
+            given.setblocking(False)  # noqa: FBT003  (the socket's own signature)
+            given.set_inheritable(False)
+            return given
+        given.detach()
+    return None
 
 
 def identity(path: Path) -> tuple[int, int]:

@@ -7,62 +7,123 @@ from collections.abc import Mapping
 from fastapi import APIRouter
 from pydantic.dataclasses import dataclass
 
-from api import cidrs, links
-from api.cidrs import CidrResource
+from api import links, resources
 from api.links import LinkResource
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
-from appliance.intent import StoreUnavailable
-from appliance.status import CidrStatus, CloudStatus, LinkStatus, summarise
+from api.resources import CidrResource
+from api.schema import SHOWN
+from api.snapshot import gather
+from appliance import verdict
+from appliance.status import CloudStatus
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
+class VerdictResource:
+    """One line for all of it: the worst finding, or that all is well."""
+
+    level: str
+    """How it does: `ok`, `degraded` (part of it works, or somebody should look), or `broken` (no CIDR works)."""
+    text: str
+    """One line for people."""
+    next_step: str
+    """What to do about it; empty where there is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True, config=SHOWN)
+class FindingResource:
+    """One thing that a person should know."""
+
+    level: str
+    """`broken`: no CIDR works, and this is among the reasons. `degraded`: not as it should be. `ok`: advice."""
+    code: str
+    """A stable name for machines, such as `link-denied`."""
+    text: str
+    """What is the matter, for people."""
+    next_step: str
+    """What to do about it."""
+    about: str
+    """The link or the CIDR that it is about; empty where it is about the whole machine."""
+
+
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class FirewallResource:
-    """Which firewall holds our rules, and why it is not the preferred one; empty where it is."""
+    """Which firewall holds our rules."""
 
     name: str
+    """`iptables` or `nftables`."""
     fallback_reason: str
+    """Why it is not the preferred one; empty where it is."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class CloudResource:
-    """The cloud as last seen. `strays`: CIDRs that it sends here by our mark, and that nobody asked for."""
+    """The cloud as last seen."""
 
     provider: str
+    """`aliyun`, or `none` where no cloud is configured."""
     vpc_id: str
+    """The VPC around this machine; empty as long as the cloud has not answered."""
     instance_id: str
+    """This machine's id in the cloud, the next hop of our entries."""
     tables: tuple[str, ...]
+    """The route tables that we write."""
     error: Reason | None
+    """Why the cloud cannot be used at the moment; null where it can."""
     strays: tuple[str, ...]
+    """CIDRs that the cloud sends here by an entry with our mark, and that nobody asked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
+class ApiResource:
+    """How the API itself is reached."""
+
+    listen: str
+    """ADDRESS:PORT of the TLS listener; empty where there is none."""
+    fingerprint: str
+    """SHA-256 of its certificate, in hex with colons; empty without TLS."""
+
+
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class StatusResource:
-    """All of it. `verdict`: ok, degraded or down; `summary`: one line that begins with it."""
+    """Everything that is known of the appliance at this moment."""
 
-    verdict: str
-    summary: str
-    problems: tuple[Reason, ...]
+    version: str
+    """The version of Nexthop."""
+    verdict: VerdictResource
+    """One line for all of it."""
+    findings: tuple[FindingResource, ...]
+    """Everything that is worth telling, worst first; the verdict is the first of them."""
     links: tuple[LinkResource, ...]
+    """The tunnels, by name."""
     cidrs: tuple[CidrResource, ...]
+    """The CIDRs, in numerical order."""
     firewall: FirewallResource
+    """Which firewall holds our rules."""
     cloud: CloudResource
+    """The cloud as last seen."""
+    api: ApiResource
+    """How the API itself is reached."""
     drift_repairs: Mapping[str, int]
+    """How often what somebody else had changed was put right since the daemon started, by kind."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class Health:
-    """The body of /livez."""
+    """The daemon lives."""
 
     status: str = "ok"
+    """Always `ok`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class Readiness:
-    """The body of /readyz. `cloud`: why routes cannot be changed now; empty where they can."""
+    """The daemon does its work."""
 
     status: str = "ok"
+    """Always `ok`; where it is not ready, the answer is a problem."""
     cloud: str = ""
+    """Why routes cannot be changed at the moment; empty where they can. Packets flow without the cloud."""
 
 
 def router(parts: Parts) -> APIRouter:
@@ -72,32 +133,27 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/v1/status")
     async def status() -> StatusResource:
         """Say how the appliance does. Answers whatever is broken: that is what it is for."""
-        found, store_problem = await _links(parts)
-        store_problem = store_problem or parts.store.trouble
-        wanted: tuple[CidrStatus, ...] = ()
-        try:
-            wanted = cidrs.statuses(parts)
-        except (StoreUnavailable, OSError) as error:
-            store_problem = str(error)
-        whole = summarise(
-            links=found,
-            cidrs=wanted,
-            firewall=parts.kernel.firewall(),
-            cloud=parts.cloud.status(),
-            kernel_problem=parts.kernel.problem(),
-            store_problem=store_problem,
-            drift_repairs={**parts.kernel.repairs(), **parts.cloud.repairs()},
-        )
+        whole = await gather(parts)
+        found = verdict.findings(whole)
+        said = verdict.judge(whole, found)
         return StatusResource(
-            verdict=whole.verdict.value,
-            summary=whole.summary,
-            problems=tuple(Reason(each.code, each.text, each.next_step) for each in whole.problems),
+            version=parts.about.version,
+            verdict=VerdictResource(said.level.value, said.text, said.next_step),
+            findings=tuple(FindingResource(f.level.value, f.code, f.text, f.next_step, f.about) for f in found),
             links=tuple(links.resource(each) for each in whole.links),
-            cidrs=tuple(cidrs.resource(each) for each in whole.cidrs),
+            cidrs=tuple(resources.resource(each) for each in whole.cidrs),
             firewall=FirewallResource(whole.firewall.name, whole.firewall.fallback_reason),
             cloud=_cloud(whole.cloud),
+            api=ApiResource(parts.about.listen, parts.about.fingerprint),
             drift_repairs=dict(whole.drift_repairs),
         )
+
+    return routes
+
+
+def health(parts: Parts) -> APIRouter:
+    """Return the endpoints for supervisors, which need no token."""
+    routes = APIRouter(tags=["status"])
 
     @routes.get("/livez")
     async def livez() -> Health:
@@ -118,14 +174,6 @@ def router(parts: Parts) -> APIRouter:
         return Readiness(cloud="" if error is None else f"cannot change routes now: {error.text}")
 
     return routes
-
-
-async def _links(parts: Parts) -> tuple[tuple[LinkStatus, ...], str | None]:
-    """Return how the links do, or why their files cannot be read."""
-    try:
-        return await links.statuses(parts), None
-    except OSError as error:
-        return (), str(error)
 
 
 def _cloud(cloud: CloudStatus) -> CloudResource:

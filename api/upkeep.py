@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastapi import APIRouter
 from pydantic.dataclasses import dataclass
 
+from api.caller import Who
+from api.parts import Parts
 from api.problem import Problem, Reason, responses
+from api.schema import SHOWN
 from appliance import backup
 from appliance.intent import StoreReadable
 
-if TYPE_CHECKING:
-    from api.parts import Parts
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=SHOWN)
 class Restored:
-    """The body of POST /v1/restore. `saved_at`: seconds since the epoch; `damaged`: where the old database is now."""
+    """What was restored. Tokens are not in a backup: make new ones."""
 
     cidrs: int
+    """How many CIDRs were in the backup."""
     saved_at: float
+    """When the backup was written, in seconds since the epoch."""
     damaged: str
+    """Where the damaged database is now; empty where there was none."""
 
 
 def router(parts: Parts) -> APIRouter:
@@ -29,11 +30,11 @@ def router(parts: Parts) -> APIRouter:
     routes = APIRouter(tags=["upkeep"])
 
     @routes.post("/v1/restore", responses=responses(409, 503))
-    async def restore() -> Restored:
+    async def restore(who: Who) -> Restored:
         """Put the last good backup in the place of a database that cannot be read; refused where it can."""
         try:
             saved = backup.load(parts.store.path)
-            aside = parts.store.restore(saved)
+            aside = parts.store.restore(saved, who=who)
         except backup.BadBackup as error:
             reason = Reason("no-backup", str(error), "add the CIDRs again, after moving the damaged database away")
             raise Problem(409, "no-backup", "There is no good backup", reasons=[reason]) from None

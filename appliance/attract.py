@@ -30,6 +30,7 @@ from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.state import KernelError
 from appliance.model import Intent, Network, Phase
 from appliance.reconcile import AttractStep, Retry, Withhold, attract_step
+from appliance.refusals import Refusals
 from appliance.status import CloudStatus, Layer, LayerState, Problem
 from cloud.provider import (
     CloudError,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_RETRY: Final = 1.0
-_SLOWEST: Final = 600.0  # seconds between tries of what the cloud refuses for good, should somebody have mended it
 _AT_ONCE: Final = 50  # CIDRs in one request: what the cloud takes in one call
 
 
@@ -66,15 +66,6 @@ Connect = Callable[[], Awaitable[Provider]]
 """Find the cloud; raises `CloudError`. It is tried until it succeeds: an appliance starts without its cloud, too."""
 
 GatherFacts = Callable[["Vpc"], Awaitable[Facts]]
-
-
-@dataclass(slots=True)
-class _Failure:
-    """One CIDR that the cloud will not take; not tried again before `retry` says so, or the intent changes."""
-
-    intent: Intent
-    layer: Layer
-    retry: Retry
 
 
 @dataclass(slots=True)
@@ -112,7 +103,9 @@ class Attract:
         resync: float = 60.0,
         first_retry: float = _FIRST_RETRY,
         jitter: Callable[[], float] = random.random,
+        timed: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        self._timed = timed
         self._store = store
         self._connect = connect
         self._carrier = carrier
@@ -120,17 +113,18 @@ class Attract:
         self._withhold = withhold
         self._name = name if connect is not None else "none"
         self._resync = resync
-        self._jitter = jitter
         self._retry = Retry(first_retry, resync, jitter)
         self._wake = asyncio.Event()
         self._provider: Provider | None = None
         self._observation: Observation | None = None
         self._layers: dict[Network, Layer] = {}
-        self._failures: dict[Network, _Failure] = {}
+        self._refusals = Refusals(resync, jitter)
         self._strays: tuple[Network, ...] = ()
         self._error: CloudError | None = None
         self._problem: Problem | None = None
         self._repairs: Counter[str] = Counter()
+        self.turns = 0
+        """Grows with each pass and each request: one that grows no more is stuck."""
         store.on_change(self.wake)
         carrier.on_carrying(self.wake)
 
@@ -166,7 +160,7 @@ class Attract:
         """Return how often which kind of foreign change was mended, or met and left alone."""
         return dict(self._repairs)
 
-    async def adopt(self, network: Network) -> None:
+    async def adopt(self, network: Network, *, who: str = "operator") -> None:
         """Make the entry that somebody else has for this CIDR ours; raise `NotAdoptable` or `CloudError`."""
         if self._provider is None:
             raise NotAdoptable("no-cloud", "the cloud was not found yet")
@@ -181,8 +175,8 @@ class Attract:
         if vpc is not None and (against := refused(judge(network, await self._facts(vpc), via=intent.via))):
             raise NotAdoptable(against[0].code, against[0].text)
         await self._provider.adopt(network)
-        self._failures.pop(network, None)
-        self._store.record("operator", "adopted", cidr=str(network), detail="an entry that was not ours")
+        self._refusals.forget(network)
+        self._store.record(who, "adopted", cidr=str(network), detail="an entry that was not ours")
         self.wake()
 
     def layer(self, network: Network) -> Layer:
@@ -213,7 +207,9 @@ class Attract:
         loop = asyncio.get_running_loop()
         while True:
             self._wake.clear()
+            began = loop.time()
             again = await self._attempt(loop.time)
+            self._timed(loop.time() - began)
             if (wait := self._retry.wait(loop.time())) > 0:
                 await asyncio.sleep(wait)
             elif not again:
@@ -223,6 +219,7 @@ class Attract:
 
     async def _attempt(self, clock: Callable[[], float]) -> bool:
         """Make one pass and note how it went; return whether another should follow at once."""
+        self.turns += 1
         error, problem, again = None, None, False
         try:
             again = await self._pass(clock)
@@ -258,10 +255,10 @@ class Attract:
         observation = self._observation = await self._provider.observe()
         facts = await self._facts(observation.vpc)
         seen = _Seen(observation, facts, self._store.released())
-        wanted = [intent.network for intent in self._store.all()]
+        wanted = {intent.network: None for intent in self._store.all()}
         ours = [entry.destination for entry in observation.entries if entry.owner is Owner.OURS]
         self._layers = {network: layer for network, layer in self._layers.items() if network in wanted}
-        self._failures = {network: failure for network, failure in self._failures.items() if network in wanted}
+        self._refusals.keep(wanted)
         for network in dict.fromkeys([*wanted, *ours]):
             self._decide(network, seen, clock)
         self._strays = tuple(seen.strays)
@@ -318,9 +315,8 @@ class Attract:
         if against := refused(judge(network, facts, via=intent.via)):
             self._layers[network] = Layer(LayerState.ERROR, against[0].text, against[0].code)
             return False
-        failure = self._failures.get(network)
-        if failure is not None and failure.intent == intent and failure.retry.wait(clock()) > 0:
-            self._layers[network] = failure.layer
+        if (layer := self._refusals.held(intent, clock())) is not None:
+            self._layers[network] = layer
             return False
         self._layers[network] = Layer(LayerState.PENDING, "to be added", "adding")
         return True
@@ -339,6 +335,7 @@ class Attract:
                 now = [network for network in part if self._step(network, seen) is step]
                 if now:
                     sent = True
+                    self.turns += 1
                     if step is AttractStep.ENSURE:
                         await self._ensure(provider, now, clock)
                     else:
@@ -364,17 +361,10 @@ class Attract:
         for network, intent in intents.items():
             error = refusals.get(network)
             if error is None or intent is None:
-                self._failures.pop(network, None)
+                self._refusals.forget(network)
                 continue
-            failure = self._failures.get(network)
-            if failure is None or failure.intent != intent:
-                retry = Retry(self._resync, max(_SLOWEST, self._resync), self._jitter)
-                failure = self._failures[network] = _Failure(intent, Layer(LayerState.ERROR, "", ""), retry)
-            problem = cloud_problem(error)
-            failure.layer = Layer(LayerState.ERROR, problem.text, problem.code)
-            failure.retry.failed(clock())
-            self._layers[network] = failure.layer
-            log.warning("the route entry for %s cannot be added: %s", network, problem.text)
+            layer = self._layers[network] = self._refusals.refused(intent, error, clock())
+            log.warning("the route entry for %s cannot be added: %s", network, layer.detail)
 
 
 def _parts(networks: Sequence[Network]) -> Iterator[Sequence[Network]]:

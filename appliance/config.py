@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -39,19 +40,36 @@ class Paths:
         """Where the API listens."""
         return self.run / "nexthopd.sock"
 
+    @property
+    def forward(self) -> Path:
+        """Where nexthop-forward listens; the directory is its own."""
+        return self.run / "forward" / "forward.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class ApiConfig:
-    """`group` may use the socket."""
+    """`group` may use the socket.
+
+    `listen`: ADDRESS:PORT for TLS, empty for none. `certificate`, `key`: PEM files, None for one of our own making.
+    `hosts`: names that clients may call this machine by, beside its addresses.
+    """
 
     group: str = "nexthop"
+    listen: str = ""
+    certificate: Path | None = None
+    key: Path | None = None
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class KernelConfig:
-    """`firewall` is the preferred back-end; where its probe fails the other one takes over."""
+    """`firewall` is the preferred back-end; where its probe fails the other one takes over.
+
+    `conntrack`: how many connections the machine must be able to keep track of; 0 for what the kernel chose.
+    """
 
     firewall: str = "iptables"
+    conntrack: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +128,20 @@ def _maybe_text(value: object) -> str:
     return value
 
 
+def _listen(value: object) -> str:
+    if value == "":
+        return ""
+    address, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    try:
+        ip_address(address.removeprefix("[").removesuffix("]"))
+        number = int(port) if port.isascii() and port.isdecimal() else 0
+    except ValueError:
+        number = 0
+    if not 0 < number < 65536:
+        raise _Bad('an address and a port, such as "0.0.0.0:8443" or "[::]:8443"; "" for no TLS')
+    return str(value)
+
+
 def _one_of(*choices: str) -> Reader:
     def read(value: object) -> str:
         if not isinstance(value, str) or value not in choices:
@@ -150,10 +182,10 @@ def _seconds(value: object) -> float:
     return float(value)
 
 
-def _count(least: int) -> Reader:
+def _count(least: int, most: int = 10_000) -> Reader:
     def read(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 10_000:
-            raise _Bad(f"a whole number between {least} and 10000, without quotes")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise _Bad(f"a whole number between {least} and {most}, without quotes")
         return value
 
     return read
@@ -173,8 +205,8 @@ def _credentials(value: object) -> str:
 
 _SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
     "paths": {"state": _absolute, "run": _absolute},
-    "api": {"group": _text},
-    "kernel": {"firewall": _one_of("iptables", "nftables")},
+    "api": {"group": _text, "listen": _listen, "certificate": _absolute, "key": _absolute, "hosts": _texts},
+    "kernel": {"firewall": _one_of("iptables", "nftables"), "conntrack": _count(0, 1 << 30)},
     "cloud": {
         "provider": _one_of("aliyun", "none"),
         "endpoint": _maybe_text,
@@ -201,9 +233,12 @@ def parse(text: str, source: str = "nexthop.toml") -> Config:
         if name not in _SECTIONS:
             known = ", ".join(f"[{section}]" for section in _SECTIONS)
             raise ConfigError(f"{source}: unknown section or key {name!r}: write one of {known}")
+    api = _section(ApiConfig, "api", document, source)
+    if (api.certificate is None) != (api.key is None):
+        raise ConfigError(f"{source}: api.certificate and api.key go together: write both, or neither")
     return Config(
         paths=_section(Paths, "paths", document, source),
-        api=_section(ApiConfig, "api", document, source),
+        api=api,
         kernel=_section(KernelConfig, "kernel", document, source),
         cloud=_section(CloudConfig, "cloud", document, source),
     )

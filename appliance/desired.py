@@ -2,16 +2,17 @@
 
 Behind each CIDR's route to its TUN device stands an ``unreachable`` one of higher metric, and so it does for each
 tunnel's own subnet: a link that is down answers with an ICMP error at once, where the packet would otherwise leave by
-the default route, back into the VPC that sent it.
+the default route, back into the VPC that sent it. That subnet has a route of ours to its device, too, behind the one
+that the kernel makes: the kernel makes it with the address and never again, should a network manager flush all routes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from appliance.kernel.firewall import Rules
-from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route
+from appliance.kernel.rules import Rules
+from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route, route_of
 from appliance.model import Intent
 from appliance.options import AUTO
 from appliance.reconcile import Installed
@@ -26,37 +27,40 @@ class Desired:
     rules: Rules
     blocked: Mapping[Network, Layer]
     wanted: frozenset[Route] = field(init=False)  # `routes`, to look one up
+    through: frozenset[Network] = field(init=False)  # the CIDRs that are to have a route to a tunnel
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "wanted", frozenset(self.routes))
+        object.__setattr__(self, "through", frozenset(r.destination for r in self.routes if r.device is not None))
 
 
 def tunnel_route(intent: Intent, devices: Mapping[str, str]) -> Route | None:
     """Return the route that carries this CIDR, None where there is no such link. `devices`: by link name."""
     device = devices.get(intent.via)
-    return None if device is None else Route(intent.network, device, TUNNEL_METRIC)
+    return None if device is None else route_of(intent.network, device, TUNNEL_METRIC)
 
 
 def unreachable(network: Network) -> Route:
     """Return the route that answers where the tunnel's is not there."""
-    return Route(network, None, UNREACHABLE_METRIC)
+    return route_of(network, None, UNREACHABLE_METRIC)
 
 
 def desired(
     carried: Iterable[Intent],
     devices: Mapping[str, str],
-    subnets: Iterable[Network],
+    subnets: Mapping[str, Iterable[Network]],
     state: KernelState,
     vpc: str | None,
     v6_fault: str | None = None,
 ) -> Desired:
     """Work out the whole.
 
-    `devices`: device by link name; `subnets`: the tunnels' own; `vpc`: the device towards the VPC; `v6_fault`: why the
-    firewall can hold no rule for IPv6.
+    `devices`: device by link name; `subnets`: the tunnels' own, by link; `vpc`: the device towards the VPC; `v6_fault`:
+    why the firewall can hold no rule for IPv6.
     """
-    behind: list[Route] = [unreachable(subnet) for subnet in subnets]
-    through: list[Route] = []
+    own = [(devices[link], subnet) for link, found in subnets.items() for subnet in sorted(found, key=str)]
+    behind: list[Route] = [unreachable(subnet) for _, subnet in own]
+    through: list[Route] = [route_of(subnet, name, TUNNEL_METRIC) for name, subnet in own if _is_up(name, state)]
     blocked: dict[Network, Layer] = {}
     carried = tuple(carried)
     for intent in carried:
@@ -69,6 +73,11 @@ def desired(
         elif (route := tunnel_route(intent, devices)) is not None:
             through.append(route)
     return Desired((*behind, *through), rules(carried, devices, vpc, v6_fault), blocked)
+
+
+def _is_up(name: str, state: KernelState) -> bool:
+    device = state.devices.get(name)
+    return device is not None and device.up
 
 
 def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vpc: str | None) -> Layer | None:
@@ -123,17 +132,18 @@ def tunnel_subnets(devices: Mapping[str, str], state: KernelState) -> dict[str, 
     return found
 
 
-def by_destination(routes: Iterable[Route]) -> Mapping[Network, frozenset[Route]]:
+def by_destination(routes: Iterable[Route]) -> Mapping[Network, Sequence[Route]]:
     """Return the routes by where they lead, so that a thousand CIDRs do not each look at all routes."""
-    found: dict[Network, set[Route]] = {}
+    found: dict[Network, list[Route]] = {}
     for route in routes:
-        found.setdefault(route.destination, set()).add(route)
-    return {network: frozenset(there) for network, there in found.items()}
+        found.setdefault(route.destination, []).append(route)
+    return found
 
 
-def installed(intent: Intent, devices: Mapping[str, str], routes: Mapping[Network, frozenset[Route]]) -> Installed:
+def installed(intent: Intent, devices: Mapping[str, str], routes: Mapping[Network, Sequence[Route]]) -> Installed:
     """Return how much of this CIDR is in the kernel. `routes`: `by_destination`."""
-    there = routes.get(intent.network)
+    there = {(route.device, route.metric) for route in routes.get(intent.network, ())}
     if not there:
         return Installed.NONE
-    return Installed.WHOLE if {tunnel_route(intent, devices), unreachable(intent.network)} <= there else Installed.PART
+    whole = {(devices.get(intent.via, ""), TUNNEL_METRIC), (None, UNREACHABLE_METRIC)} <= there
+    return Installed.WHOLE if whole else Installed.PART

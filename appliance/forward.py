@@ -2,7 +2,8 @@
 
 A pass reads intents, links and kernel, and acts on the difference (`appliance.install`). `carrying` grows only after a
 CIDR was added and read back, and shrinks *before* anything is removed, since `attract` sends the VPC's traffic here on
-the strength of it.
+the strength of it. `attract` lives in another process, so what is to be removed is announced to it, and removed only
+when it has answered: it may know by then that the CIDR is asked for again. Without an answer everything stays.
 
 Passes are woken by what changes: an intent, a link, a netlink event. Two slow polls stand behind, since rules of
 iptables and sysctls change without an event. A failing pass is shown, logged and tried again; it never ends the loop.
@@ -17,12 +18,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from appliance.forwardtalk import State
 from appliance.install import Installer, KernelRoutes, Pass, Sysctls, keep_sysctls
-from appliance.intent import IntentStore, StoreUnavailable
+from appliance.intent import StoreUnavailable
 from appliance.kernel.choose import Chosen
-from appliance.kernel.state import Device, KernelError, Network
-from appliance.links import Links
+from appliance.kernel.state import KernelError, Network
 from appliance.model import Intent, Phase
 from appliance.reconcile import ForwardStep, Retry
 from appliance.status import FirewallStatus, Layer, LayerState
@@ -40,38 +42,86 @@ class Pace:
     last_retry: float = 5.0
 
 
+class Intents(Protocol):
+    """What this needs of `appliance.intentreader.IntentReader`."""
+
+    def all(self) -> tuple[Intent, ...]:
+        """Return every intent; raise `StoreUnavailable`."""
+        ...
+
+
+class Devices(Protocol):
+    """What this needs of `appliance.links.Links`."""
+
+    def devices(self) -> Mapping[str, str]:
+        """Return each link's device, by the link's name; raise `OSError`."""
+        ...
+
+
+class Listener(Protocol):
+    """Who acts on what is carried, and keeps the records: see `appliance.forwardserver.ForwardServer`."""
+
+    def listens(self) -> bool:
+        """Return whether anybody is there."""
+        ...
+
+    async def removing(self, carrying: frozenset[Network], networks: frozenset[Network]) -> frozenset[Network] | None:
+        """Announce; return what must stay, or None where nobody answers."""
+        ...
+
+    def gone(self, networks: frozenset[Network]) -> None:
+        """Say that the kernel holds nothing of these any more."""
+        ...
+
+    def repaired(self, kind: str, what: str, count: int = 1) -> None:
+        """Tell a repair."""
+        ...
+
+    def passed(self, seconds: float) -> None:
+        """Tell how long a pass took."""
+        ...
+
+    def publish(self) -> None:
+        """Tell the state as it is now, if it is a new one."""
+        ...
+
+
 class Forward:
-    """Run `run()` in a task; ask the rest at any time from the same event loop."""
+    """Run `run()` in a task; ask the rest at any time from the same event loop.
+
+    `progressed` is called whenever a pass or a glance has come to its end.
+    """
 
     def __init__(
         self,
-        store: IntentStore,
-        links: Links,
+        intents: Intents,
+        links: Devices,
         routes: KernelRoutes,
         chosen: Chosen,
+        listener: Listener,
         *,
+        progressed: Callable[[], None] = lambda: None,
         sysctls: Sysctls = keep_sysctls,
         pace: Pace = Pace(),
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._store = store
+        self._source = intents
         self._links = links
         self._routes = routes
         self._chosen = chosen
-        self._installer = Installer(routes, chosen, sysctls, self.repaired)
+        self._listener = listener
+        self._progressed = progressed
+        self._installer = Installer(routes, chosen, sysctls, self._repaired)
         self._pace = pace
         self._retry = Retry(pace.first_retry, pace.last_retry, jitter)
         self._wake = asyncio.Event()
         self._kernel = asyncio.Lock()  # one pass or one glance at a time
-        self._callbacks: list[Callable[[], None]] = []
         self._carrying: frozenset[Network] = frozenset()
         self._layers: Mapping[Network, Layer] = {}
         self._repairs: Counter[str] = Counter()
         self._problem: str | None = None
         self._ready = False
         self._intents: tuple[Intent, ...] | None = None  # as last read, for when they cannot be
-        store.on_change(self.wake)
-        links.on_change(self.wake)
 
     # -- what others ask ------------------------------------------------------------------------------------------
 
@@ -79,20 +129,6 @@ class Forward:
     def carrying(self) -> frozenset[Network]:
         """The CIDRs whose kernel state is installed."""
         return self._carrying
-
-    @property
-    def healthy(self) -> str | None:
-        """Why the last pass failed; None where it did not."""
-        return self._problem
-
-    @property
-    def drift_repairs(self) -> Counter[str]:
-        """How often something of ours that had vanished was put back, by kind."""
-        return self._repairs.copy()
-
-    def on_carrying(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever `carrying` has changed."""
-        self._callbacks.append(callback)
 
     def layer(self, network: Network) -> Layer:
         """Return how far the kernel is with one CIDR."""
@@ -106,17 +142,14 @@ class Forward:
         """Return whether a pass has come to its end since the start, whatever it found."""
         return self._ready
 
-    def firewall(self) -> FirewallStatus:
-        """Return the back-end in use."""
-        return FirewallStatus(self._chosen.firewall.name, self._chosen.fallback_reason or "")
-
     def repairs(self) -> Mapping[str, int]:
-        """Return `drift_repairs`."""
-        return self.drift_repairs
+        """Return how often something of ours that had vanished was put back, by kind."""
+        return self._repairs.copy()
 
-    async def devices(self) -> Mapping[str, Device]:
-        """Return the network devices as they are now. Raises `KernelError`."""
-        return (await self._routes.observe()).devices
+    def state(self) -> State:
+        """Return all of it."""
+        firewall = FirewallStatus(self._chosen.firewall.name, self._chosen.fallback_reason or "")
+        return State(self._ready, self._problem, self._carrying, self._layers, firewall, dict(self._repairs))
 
     def wake(self) -> None:
         """Ask for a pass soon."""
@@ -132,7 +165,9 @@ class Forward:
             loop = asyncio.get_running_loop()
             while True:
                 self._wake.clear()
-                await self._attempt(loop.time())
+                began = loop.time()
+                await self._attempt(began)
+                self._listener.passed(loop.time() - began)
                 if (wait := self._retry.wait(loop.time())) > 0:
                     await asyncio.sleep(wait)  # events do not cut it short: our own failing writes make some
                 else:
@@ -160,6 +195,8 @@ class Forward:
                 log.warning("the kernel is not as wanted: %s", problem)
         self._problem = problem
         self._ready = True
+        self._listener.publish()
+        self._progressed()
 
     async def _watch(self) -> None:
         """Turn netlink events into passes; where the subscription breaks, subscribe again."""
@@ -185,6 +222,7 @@ class Forward:
                 is_off = True
             if is_off:
                 self.wake()
+            self._progressed()
 
     # -- one pass -------------------------------------------------------------------------------------------------
 
@@ -192,39 +230,28 @@ class Forward:
         """Do all there is to do; return what went wrong without keeping the rest from being done."""
         trouble = []
         try:
-            self._intents = self._store.all()
+            self._intents = self._source.all()
         except StoreUnavailable as error:
             if self._intents is None:
                 raise  # with nothing known, nothing is touched: the packets flow on
             trouble.append(str(error))
-        devices = {link.name: link.device for link in self._links.all()}
-        done = await self._installer.install(self._intents, devices, self._commit)
+        done = await self._installer.install(self._intents, self._links.devices(), self._commit)
         trouble += done.trouble
+        self._carrying = done.carrying()
         self._layers = {intent.network: self._layer(intent, done) for intent in done.intents}
-        for intent in done.intents:
-            if done.step(intent) is ForwardStep.DROP:
-                self._store.drop(intent.network)
-            elif intent.phase is Phase.WITHDRAWN:
-                self.wake()  # asked for again meanwhile, or its route will not go
+        withdrawn = [intent for intent in done.intents if intent.phase is Phase.WITHDRAWN]
+        gone = frozenset(intent.network for intent in withdrawn if done.step(intent) is ForwardStep.DROP)
+        if gone:
+            self._listener.publish()  # first that they are carried no more: once dropped they may be asked for anew
+            self._listener.gone(gone)
+        if len(gone) < len(withdrawn) and self._listener.listens():
+            self.wake()  # asked for again meanwhile, or its route will not go
         return trouble
 
-    def _commit(self, carrying: frozenset[Network]) -> frozenset[Network]:
-        """Publish what is carried, before anything is removed; return what was asked for again since the pass began.
-
-        That stays as it is: `attract` may have seen it, and relied on what `carrying` said so far.
-        """
-        if carrying != self._carrying:
-            self._carrying = carrying
-            for callback in self._callbacks:
-                callback()
-        going = frozenset(intent.network for intent in self._intents or () if intent.phase is Phase.WITHDRAWN)
-        if not going:
-            return going
-        try:
-            now = self._store.all()
-        except StoreUnavailable:
-            return going  # unsure: let them be
-        return going & {intent.network for intent in now if intent.phase is not Phase.WITHDRAWN}
+    async def _commit(self, carrying: frozenset[Network], networks: frozenset[Network]) -> frozenset[Network] | None:
+        """Have everybody know what is carried, before anything is removed; return what must stay after all."""
+        self._carrying = carrying
+        return await self._listener.removing(carrying, networks)
 
     def _layer(self, intent: Intent, done: Pass) -> Layer:
         network = intent.network
@@ -235,9 +262,7 @@ class Forward:
         waiting = Layer(LayerState.PENDING, "; ".join(done.trouble) or "not installed yet", "kernel")
         return done.refused.get(network) or done.want.blocked.get(network) or waiting
 
-    def repaired(self, kind: str, what: str, count: int = 1) -> None:
-        """Count and tell a repair; gtun's are handed in from outside."""
+    def _repaired(self, kind: str, what: str, count: int = 1) -> None:
         self._repairs[kind] += count
         log.warning("repaired what somebody else had changed: %s (%s)", kind, what)
-        with contextlib.suppress(StoreUnavailable):
-            self._store.record("forward", f"repaired {kind}", detail=what)
+        self._listener.repaired(kind, what, count)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,14 +19,14 @@ from appliance.desired import (
     desired,
     installed,
     rules,
-    tunnel_route,
     tunnel_subnets,
     unreachable,
 )
 from appliance.devices import Tunnels
 from appliance.kernel import host
 from appliance.kernel.choose import Chosen
-from appliance.kernel.firewall import FirewallError, Rules
+from appliance.kernel.firewall import FirewallError
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import ALIAS, DeviceGone, Drift, KernelState, Network, Refused, Route
 from appliance.links import DEVICE_PREFIX
 from appliance.model import Intent
@@ -34,6 +34,8 @@ from appliance.reconcile import ForwardStep, Installed, forward_step, plan
 from appliance.status import Layer, LayerState
 
 log = logging.getLogger(__name__)
+
+_NAMED = 5  # CIDRs in one line of history
 
 
 class KernelRoutes(Protocol):
@@ -64,14 +66,21 @@ Sysctls = Callable[[str | None, Collection[str], bool], Sequence[Drift]]
 """(device towards the VPC, link devices, whether an IPv6 CIDR is carried) -> what was not as wanted, and is mended."""
 
 
-def keep_sysctls(vpc: str | None, devices: Collection[str], v6: bool) -> Sequence[Drift]:  # noqa: FBT001
-    """Put this machine's sysctls right."""
-    return host.keep(host.wanted(vpc, sorted(devices), v6=v6))
+def keep_sysctls(
+    vpc: str | None,
+    devices: Collection[str],
+    v6: bool,  # noqa: FBT001
+    *,
+    conntrack: int = 0,
+) -> Sequence[Drift]:
+    """Put this machine's sysctls right. `conntrack`: see `host.wanted`."""
+    return host.keep(host.wanted(vpc, sorted(devices), v6=v6, conntrack=conntrack))
 
 
-Commit = Callable[[frozenset[Network]], frozenset[Network]]
-"""Told what is carried, before anything is removed; returns the networks whose routes must stay after all. It must not
-wait for anything: between the two lies the one moment in which a stale decision would make a black hole."""
+Commit = Callable[[frozenset[Network], frozenset[Network]], Awaitable[frozenset[Network] | None]]
+"""Told what is carried, and of which networks that nobody asked for as the pass began something is about to be removed.
+Returns those that must stay after all; None: nothing at all may be removed. It returns only when everybody who acts on
+what is carried knows it: a stale decision would make a black hole."""
 
 
 @dataclass(slots=True)
@@ -84,61 +93,76 @@ class Pass:
     want: Desired
     trouble: list[str] = field(default_factory=list)
     refused: dict[Network, Layer] = field(default_factory=dict)
-    there: Mapping[Network, frozenset[Route]] = field(init=False)
+    _installed: dict[Network, Installed] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.saw(self.state)
+        there = by_destination(self.state.routes)
+        self._installed = {intent.network: installed(intent, self.devices, there) for intent in self.intents}
 
     def saw(self, state: KernelState) -> None:
         """Take what was read anew."""
-        self.state, self.there = state, by_destination(state.routes)
+        changed = {route.destination for route in state.routes ^ self.state.routes}
+        there = by_destination(route for route in state.routes if route.destination in changed)
+        self.state = state
+        for intent in self.intents:
+            if intent.network in changed:
+                self._installed[intent.network] = installed(intent, self.devices, there)
+
+    def installed(self, intent: Intent) -> Installed:
+        """Return how much of a CIDR was in the kernel when that was read last."""
+        return self._installed[intent.network]
 
     def step(self, intent: Intent) -> ForwardStep:
         """Decide on one CIDR, from what was read last."""
-        return forward_step(intent.phase, installed(intent, self.devices, self.there))
+        return forward_step(intent.phase, self.installed(intent))
 
     def carries(self, intent: Intent) -> bool:
         """Tell whether all that carries this CIDR is wanted and there."""
-        wanted = tunnel_route(intent, self.devices) in self.want.wanted
-        return wanted and installed(intent, self.devices, self.there) is Installed.WHOLE
+        return self.installed(intent) is Installed.WHOLE and intent.network in self.want.through
+
+    def carrying(self) -> frozenset[Network]:
+        """Return the networks of all that it carries."""
+        return frozenset(intent.network for intent in self.intents if self.carries(intent))
 
 
 class Installer:
     """Brings the kernel to what is wanted. Not for two calls at a time."""
 
-    def __init__(
-        self, routes: KernelRoutes, chosen: Chosen, sysctls: Sysctls, repaired: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, routes: KernelRoutes, chosen: Chosen, sysctls: Sysctls, repaired: Callable[..., None]) -> None:
         self._routes = routes
         self._firewall = chosen.firewall  # its calls block: they run in a thread
         self._purgeable = chosen.others
         self._v6_fault = chosen.v6_fault
         self._sysctls = sysctls
-        self._repaired = repaired  # told the kind, and what it was
+        self._repaired = repaired  # told the kind, what it was, and how many where it was more than one
         self._ours: frozenset[Route] = frozenset()
         self._rules: Rules | None = None
         self._vpc: str | None = None
         self._subnets: dict[str, frozenset[Network]] = {}
         self._tended: frozenset[str] = frozenset()
         self._last: Pass | None = None
+        self._settled: tuple[object, Pass] | None = None  # what a pass was given that had nothing to do
         self._tunnels = Tunnels()
 
     async def install(self, intents: tuple[Intent, ...], devices: Mapping[str, str], commit: Commit) -> Pass:
         """Make one pass. `devices`: device by link name. Raises `KernelError`, `OSError`."""
         state = await self._observe(devices)
+        given = (intents, devices, state, self._vpc, dict(self._subnets))
+        if self._settled is not None and self._settled[0] == given:
+            return await self._look_again(self._settled[1])
+        self._settled = None
         now = Pass(intents, devices, state, Desired((), Rules(), {}))
         await self._delete_orphans(now)
         going = [i for i in intents if now.step(i) not in {ForwardStep.KEEP, ForwardStep.ADD}]
         leaving = {i.network for i in going}
         staying = [i for i in intents if i.network not in leaving]
-        subnets = [subnet for found in self._subnets.values() for subnet in sorted(found, key=str)]
-        now.want = desired(staying, devices, subnets, state, self._vpc, self._v6_fault)
+        now.want = desired(staying, devices, self._subnets, state, self._vpc, self._v6_fault)
         now.trouble += self._mend_host(now)
         # What is about to go keeps its rules until its route is gone.
-        lingering = [i for i in going if installed(i, devices, now.there) is not Installed.NONE]
-        at_first = rules([*staying, *lingering], devices, self._vpc, self._v6_fault)
-        firewalled = await self._set_rules(now, at_first)
-        await self._add(now, firewalled=firewalled)
+        lingering = [i for i in going if now.installed(i) is not Installed.NONE]
+        both = rules([*staying, *lingering], devices, self._vpc, self._v6_fault) if lingering else now.want.rules
+        firewalled = await self._set_rules(now, both)
+        added = await self._add(now, firewalled=firewalled)
         removed = await self._remove(now, [i.network for i in going], commit)
         if removed and firewalled:
             await self._set_rules(now, now.want.rules)
@@ -147,6 +171,15 @@ class Installer:
         known = self._ours | now.state.routes
         self._ours = frozenset(route for route in known if route in now.want.wanted or route.destination in waiting)
         self._last = now
+        nothing_left = now.state.routes <= now.want.wanted  # what nobody let us remove is tried again
+        if firewalled and nothing_left and not (going or added or removed or now.trouble):
+            self._settled = (given, now)
+        return now
+
+    async def _look_again(self, now: Pass) -> Pass:
+        """Check what no reading shows, where all else is as a pass left it that had nothing to do."""
+        now.trouble = self._mend_host(now)
+        await self._set_rules(now, now.want.rules)
         return now
 
     async def is_off(self) -> bool:
@@ -158,7 +191,7 @@ class Installer:
             return False  # the first pass is still to come
         if self._mend_host(self._last):
             return True
-        return await asyncio.to_thread(self._firewall.read) != self._rules
+        return self._rules is None or not await asyncio.to_thread(self._firewall.holds, self._rules)
 
     async def _observe(self, devices: Mapping[str, str]) -> KernelState:
         state = await self._routes.observe()
@@ -195,11 +228,13 @@ class Installer:
     async def _set_rules(self, now: Pass, wanted: Rules) -> bool:
         """Make the firewall hold `wanted`; return whether it does."""
         try:
-            found = await asyncio.to_thread(self._firewall.read)
-            if found != wanted:
+            known = self._rules
+            drifted = known is not None and not await asyncio.to_thread(self._firewall.holds, known)
+            as_it_was = known is None and await asyncio.to_thread(self._firewall.holds, wanted)  # by an earlier run
+            if drifted or (wanted != known and not as_it_was):
                 await asyncio.to_thread(self._firewall.write, wanted)
-                if self._rules is not None and found != self._rules:
-                    self._repaired("firewall", "rules of ours were gone or changed")
+            if drifted:
+                self._repaired("firewall", "rules of ours were gone or changed")
             self._rules = wanted
             while self._purgeable:  # an earlier run's rules in another back-end would still act
                 await asyncio.to_thread(self._purgeable[0].purge)
@@ -209,11 +244,14 @@ class Installer:
             return False
         return True
 
-    async def _add(self, now: Pass, *, firewalled: bool) -> None:
-        """Add what is missing and read back. Without our rules only what answers "unreachable": nothing must leak."""
+    async def _add(self, now: Pass, *, firewalled: bool) -> bool:
+        """Add what is missing and read back; return whether anything was missing.
+
+        Without our rules only what answers "unreachable": nothing must leak.
+        """
         missing = [r for r in plan(now.want.routes, now.state.routes).add if firewalled or r.device is None]
         if not missing:
-            return
+            return False
         for route in missing:
             try:
                 await self._routes.add(route)
@@ -223,19 +261,30 @@ class Installer:
                 now.refused[route.destination] = Layer(LayerState.ERROR, str(error), "kernel-refused")
                 now.trouble.append(str(error))
         now.saw(await self._routes.observe())
+        back: dict[str, list[str]] = {}
         for route in missing:
             if route in now.state.routes:
                 if route in self._ours:
-                    self._repaired("route" if route.device else "unreachable", str(route.destination))
+                    kind = "route" if route.device else "unreachable"
+                    back.setdefault(kind, []).append(str(route.destination))
             elif route.destination not in now.refused:
                 # Somebody took it away again in between: an error, so the next pass comes soon.
                 now.trouble.append(f"the route to {route.destination} was added but is not there")
+        for kind, destinations in back.items():  # a line of history for all of a kind: a thousand would take seconds
+            self._repaired(kind, _several(destinations), len(destinations))
+        return True
 
     async def _remove(self, now: Pass, going: list[Network], commit: Commit) -> bool:
         """Commit, then remove what is too much, what answers "unreachable" last; return whether anything was."""
-        there = sorted(now.state.routes, key=lambda route: (route.device is None, str(route.destination)))
-        extra = [route for route in plan(now.want.routes, there).remove if not self._is_kept(now, route, going)]
-        spared = commit(frozenset(intent.network for intent in now.intents if now.carries(intent)))
+        too_much = plan(now.want.routes, now.state.routes).remove
+        extra = [route for route in too_much if not self._is_kept(now, route, going)]
+        if not extra:
+            return False
+        extra.sort(key=lambda route: (route.device is None, str(route.destination)))
+        staying = {intent.network for intent in now.intents} - set(going)
+        spared = await commit(now.carrying(), frozenset(route.destination for route in extra) - staying)
+        if spared is None:
+            return False
         extra = [route for route in extra if route.destination not in spared]
         for route in extra:
             try:
@@ -250,3 +299,7 @@ class Installer:
         """Tell whether an "unreachable" may be some tunnel's subnet: one whose device is away does not say."""
         unsure = any(link not in self._subnets for link in now.devices)
         return unsure and route == unreachable(route.destination) and route.destination not in going
+
+
+def _several(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _KEPT: Final = 10_000  # lines of history
+_HISTORY: Final = "SELECT at, who, what, cidr, detail, id FROM history"
 _BUSY: Final = 0.5  # seconds to wait for another process, such as a backup, to let go of the file
 
 
@@ -51,13 +52,17 @@ class UnknownCidr(KeyError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of history. `at`: seconds since the epoch; `cidr` is empty where the event is not about one."""
+    """One line of history. `at`: seconds since the epoch; `cidr` is empty where the event is not about one.
+
+    `row` grows by one from line to line and stays what it is; 0 as long as the line is not written.
+    """
 
     at: float
     who: str
     what: str
     cidr: str
     detail: str
+    row: int = 0
 
 
 class IntentStore:
@@ -69,6 +74,8 @@ class IntentStore:
         self._open: sqlite3.Connection | None = None
         self._trouble: str | None = None
         self._callbacks: list[Callable[[], None]] = []
+        self._rows: list[object] | None = None  # as read last, and what they said
+        self._intents: tuple[Intent, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -101,8 +108,10 @@ class IntentStore:
         """Return every intent, in numerical order of their networks."""
         with self._reading() as db:
             rows = db.execute(SELECT).fetchall()
-            intents = [read_intent(row) for row in rows]
-        return tuple(sorted(intents, key=lambda intent: _order(intent.network)))
+            if rows != self._rows:
+                self._intents = ordered([read_intent(row) for row in rows])
+                self._rows = rows
+        return self._intents
 
     def get(self, network: Network) -> Intent | None:
         """Return the intent for exactly this network."""
@@ -192,8 +201,27 @@ class IntentStore:
     def history(self, limit: int = 100) -> tuple[Event, ...]:
         """Return the last `limit` lines of history, newest first."""
         with self._reading() as db:
-            rows = db.execute("SELECT at, who, what, cidr, detail FROM history ORDER BY id DESC LIMIT ?", (limit,))
+            return tuple(Event(*row) for row in db.execute(f"{_HISTORY} ORDER BY id DESC LIMIT ?", (limit,)))
+
+    def events(self, after: int, limit: int = 100) -> tuple[Event, ...]:
+        """Return the lines that follow row `after`, at most `limit`, oldest first."""
+        with self._reading() as db:
+            rows = db.execute(f"{_HISTORY} WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
             return tuple(Event(*row) for row in rows)
+
+    def last_row(self) -> int:
+        """Return the row of the newest line, 0 where there is none."""
+        with self._reading() as db:
+            (row,) = db.execute("SELECT coalesce(max(id), 0) FROM history").fetchone()
+            return int(row)
+
+    def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Lend the connection to what else lies in this file; raise `StoreUnavailable`."""
+        return self._reading()
+
+    def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Lend the connection inside one transaction to what else lies in this file; raise `StoreUnavailable`."""
+        return self._writing()
 
     def restore(self, saved: backup.Saved, *, who: str = "operator") -> Path | None:
         """Put what a backup holds in the place of a database that cannot be read, which is moved aside.
@@ -301,6 +329,11 @@ def _note(db: sqlite3.Connection, event: Event) -> None:
         (event.at, event.who, event.what, event.cidr, event.detail),
     )
     db.execute("DELETE FROM history WHERE id <= ?", ((cursor.lastrowid or 0) - _KEPT,))
+
+
+def ordered(intents: Iterable[Intent]) -> tuple[Intent, ...]:
+    """Return them in numerical order of their networks."""
+    return tuple(sorted(intents, key=lambda intent: _order(intent.network)))
 
 
 def _order(network: Network) -> tuple[int, int, int]:

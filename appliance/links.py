@@ -92,11 +92,18 @@ class Links:
 
     def all(self) -> tuple[Link, ...]:
         """Return every link, by name. A file that cannot be understood still counts as one. Raises `OSError`."""
+        return tuple(self._read(name) for name in self._names())
+
+    def devices(self) -> Mapping[str, str]:
+        """Return each link's device, by its name, without a look into files that hold keys. Raises `OSError`."""
+        return {name: DEVICE_PREFIX + name for name in self._names()}
+
+    def _names(self) -> list[str]:
         try:
             names = sorted(path.stem for path in self._files.iterdir() if path.suffix == ".toml")
         except FileNotFoundError:
-            return ()
-        return tuple(self._read(name) for name in names if join_token.NAME.fullmatch(name))
+            return []
+        return [name for name in names if join_token.NAME.fullmatch(name)]
 
     def join(self, name: str, token_text: str) -> Link:
         """Make a link from a join token; its private key is made here.
@@ -117,7 +124,7 @@ class Links:
                 "join": token.secret,
             },
         )
-        self._files.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.mkdir(mode=0o750, parents=True, exist_ok=True)
         _write_new(self._path(name), text)
         log.info("link %s joined: client %s of %s", name, token.client, token.server)
         self._changed()
@@ -186,7 +193,8 @@ class Links:
 
     def _read(self, name: str) -> Link:
         try:
-            table = tomllib.loads(self._path(name).read_text(encoding="utf-8")).get("link")
+            file = tomllib.loads(self._path(name).read_text(encoding="utf-8"))
+            table = file.get("link") or file.get("client")  # the latter in a file of gtun 2.0.2
             texts = {key: value for key, value in (table or {}).items() if isinstance(value, str)}
         except (OSError, ValueError, AttributeError) as error:
             # the error's text may quote a line of the file

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import ip_address
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVERY: Final = 1.0  # seconds
+_SIGNS: Final = 30  # the last half minute says how much is lost
 Ask = Callable[[Target, str], Awaitable[float]]
 
 
@@ -41,6 +43,10 @@ class Judge(Protocol):
         """Return how far a CIDR's probe target is."""
         ...
 
+    def loss(self, link: str) -> float | None:
+        """Return which part of the last probes through a link went unanswered; None where none was sent."""
+        ...
+
 
 class Paths:
     """Run `run()` in a task; ask the rest at any time from the same event loop."""
@@ -51,6 +57,7 @@ class Paths:
         self._ask = ask
         self._every = every
         self._healths: dict[str | Network, tuple[Target, Health]] = {}
+        self._signs: dict[str | Network, deque[bool]] = {}
 
     def judged(self, status: LinkStatus) -> LinkStatus:
         """Return the link's status, down where nothing comes back through it."""
@@ -74,6 +81,11 @@ class Paths:
             return Layer(LayerState.PENDING, f"no answer from {target} yet", "no-answer-yet")
         return Layer(LayerState.OK, f"{target} answers within {(health.rtt or 0) * 1000:.1f} ms")
 
+    def loss(self, link: str) -> float | None:
+        """Return which part of the last probes through a link went unanswered; None where none was sent."""
+        signs = self._signs.get(link)
+        return None if not signs else signs.count(False) / len(signs)
+
     async def run(self) -> None:
         """Probe until cancelled."""
         while True:
@@ -90,6 +102,7 @@ class Paths:
             key: known if (known := self._healths.get(key)) is not None and known[0] == target else (target, Health())
             for key, (target, _) in targets.items()
         }
+        self._signs = {key: self._signs.get(key) or deque(maxlen=_SIGNS) for key in targets}
         async with asyncio.TaskGroup() as group:
             for key, (target, device) in targets.items():
                 group.create_task(self._one(key, target, device))
@@ -109,8 +122,10 @@ class Paths:
         health = self._healths[key][1]
         try:
             changed = health.sign(await self._ask(target, device))
+            self._signs[key].append(True)
         except NoAnswer as error:
             changed = health.sign(None, str(error))
+            self._signs[key].append(False)
         if not changed:
             return
         alive = health.life is Life.ALIVE

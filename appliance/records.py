@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
 
+from appliance.kernel.state import one
 from appliance.model import Intent, Network, Phase
 from appliance.options import WhenDown, mss_text, parse_mss, parse_target
 
@@ -38,6 +40,23 @@ MIGRATIONS: Final = (
     ALTER TABLE intent ADD COLUMN probe TEXT NOT NULL DEFAULT '';
     ALTER TABLE intent ADD COLUMN when_down TEXT NOT NULL DEFAULT 'keep' CHECK (when_down IN ('keep', 'withdraw'));
     ALTER TABLE intent ADD COLUMN hold_down REAL NOT NULL DEFAULT 30;
+    """,
+    """
+    CREATE TABLE token (
+        name TEXT PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        scope TEXT NOT NULL CHECK (scope IN ('read', 'write')),
+        created_at REAL NOT NULL,
+        expires_at REAL,
+        last_used REAL
+    ) STRICT;
+    CREATE TABLE answer (
+        key TEXT PRIMARY KEY,
+        request BLOB NOT NULL,
+        at REAL NOT NULL,
+        status INTEGER NOT NULL,
+        body TEXT NOT NULL
+    ) STRICT;
     """,
 )
 SELECT: Final = "SELECT cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down FROM intent"
@@ -96,12 +115,13 @@ def describe(new: Intent, old: Intent | None) -> str:
     return ", ".join(options[name] for name in names)
 
 
+@lru_cache(maxsize=1 << 15)
 def read_intent(row: tuple[str, str, int, str, str, float, str, str, str, float]) -> Intent:
     """Return what a row says; raise `sqlite3.DatabaseError` where it is damaged."""
     cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down = row
     try:
         return Intent(
-            *(ip_network(cidr), via, bool(snat), comment, Phase(phase), created_at),
+            *(one(ip_network(cidr)), via, bool(snat), comment, Phase(phase), created_at),
             *(parse_mss(mss), parse_target(probe), WhenDown(when_down), hold_down),
         )
     except ValueError as error:  # only a torn or edited file holds such a thing

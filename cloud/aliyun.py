@@ -46,6 +46,7 @@ from cloud.metadata import Metadata
 from cloud.provider import CloudError, Denied, Quota, Unavailable
 from cloud.retry import Pace
 from cloud.route_table import AliyunProvider
+from cloud.tally import Tally
 
 __all__ = ["AliyunProvider", "Rpc", "connect"]
 
@@ -91,7 +92,9 @@ class Rpc:
         endpoint: str = "",
         protocol: str = "https",
         pace: Pace = Pace(),  # noqa: B008
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._region = region
         self._source = source
         self._endpoint = endpoint
@@ -103,6 +106,15 @@ class Rpc:
 
     async def __call__(self, action: str, params: Mapping[str, Any]) -> Body:
         """Send one call and return the answer's body; raise `CloudError`. Keys that have just run out are replaced."""
+        try:
+            answer = await self._sent(action, params)
+        except CloudError as error:
+            self._tally.note(action, error.code or type(error).__name__)
+            raise
+        self._tally.note(action, "OK")
+        return answer
+
+    async def _sent(self, action: str, params: Mapping[str, Any]) -> Body:
         keys = await self._source.keys()
         try:
             return await asyncio.to_thread(self._send, keys, action, params)
@@ -196,6 +208,7 @@ async def connect(
     appliance_id: str = "",
     quota: Quota = Quota(),  # noqa: B008 - frozen
     pace: Pace = Pace(),  # noqa: B008 - frozen
+    tally: Tally | None = None,
 ) -> AliyunProvider:
     """Ask the metadata service who we are, and return the provider for our VPC; raise `Denied` or `Unavailable`.
 
@@ -206,7 +219,9 @@ async def connect(
     """
     service = Metadata(metadata)
     identity = await service.identity()
-    rpc = Rpc(identity.region, named(credentials, service), endpoint=endpoint, protocol=protocol, pace=pace)
+    rpc = Rpc(
+        identity.region, named(credentials, service), endpoint=endpoint, protocol=protocol, pace=pace, tally=tally
+    )
     mark = Mark(appliance_id or identity.instance_id)
     await let_us_route(rpc, identity.eni)
     return AliyunProvider(rpc, identity, mark, choice=choice, quota=quota, pace=pace, skew=service.skew)

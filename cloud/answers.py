@@ -56,11 +56,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A vSwitch, and the route table it uses."""
+    """A vSwitch, and the route table it uses. `kind`: "system", "custom", or empty where the cloud does not say."""
 
     vswitch: str
     cidr: Network
     table: str
+    kind: str = ""
 
 
 def entry(item: Body, table: str, mark: Mark) -> RouteEntry | None:
@@ -98,7 +99,9 @@ def place(vswitch: Body) -> Place | None:
     cidr = network(vswitch.get("CidrBlock"))
     if cidr is None:
         return None
-    return Place(str(vswitch["VSwitchId"]), cidr, (vswitch.get("RouteTable") or {}).get("RouteTableId") or "")
+    table = vswitch.get("RouteTable") or {}
+    kind = str(table.get("RouteTableType") or "").lower()
+    return Place(str(vswitch["VSwitchId"]), cidr, table.get("RouteTableId") or "", kind)
 
 
 def network(text: object) -> Network | None:

@@ -47,8 +47,3 @@ class Choice:
         if self.named or self.tag:
             return tuple(dict.fromkeys((*self.named, *tagged)))
         return tuple(sorted({each.table for each in places if each.table}))
-
-
-def bypassed(places: Sequence[Place], tables: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return (vSwitch, its table) of those whose table is not programmed."""
-    return tuple((each.vswitch, each.table) for each in places if each.table and each.table not in tables)

@@ -106,7 +106,13 @@ class Vpc:
     instance_id: str
     private_ip: IPv4Address
     tables: tuple[str, ...]  # the route tables that we program
-    bypassed: tuple[tuple[str, str], ...] = ()  # (vSwitch id, its table) where that table is none of them
+    uses: tuple[tuple[str, str], ...] = ()  # (vSwitch id, the route table that it uses)
+    kinds: tuple[tuple[str, str], ...] = ()  # (route table, "system" or "custom"), as far as it is known
+
+    @property
+    def bypassed(self) -> tuple[tuple[str, str], ...]:
+        """(vSwitch id, its table) of those whose hosts our entries do not reach: their table is none of `tables`."""
+        return tuple((vswitch, table) for vswitch, table in self.uses if table and table not in self.tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +125,12 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that one pass of reading saw."""
+    """Everything that one pass of reading saw. `at`: when, in seconds since the epoch; 0 where nobody noted it."""
 
     vpc: Vpc
     entries: tuple[RouteEntry, ...]
     quota: Quota = Quota()
+    at: float = 0.0
 
     def to(self, destination: Network) -> tuple[RouteEntry, ...]:
         """Return the entries for exactly this destination, in all tables."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cloud import answers, doctor
 from cloud.answers import Mark, Place
-from cloud.choice import Choice, bypassed
+from cloud.choice import Choice
 from cloud.metadata import Identity
 from cloud.policy import ram_policy
 from cloud.provider import (
@@ -80,9 +81,10 @@ class AliyunProvider:
             instance_id=self.identity.instance_id,
             private_ip=self.identity.private_ip,
             tables=tables,
-            bypassed=bypassed(places, tables),
+            uses=tuple((each.vswitch, each.table) for each in places),
+            kinds=tuple(dict.fromkeys((each.table, each.kind) for each in places if each.kind)),
         )
-        return Observation(vpc, tuple(entries), self.quota)
+        return Observation(vpc, tuple(entries), self.quota, time.time())
 
     async def ensure(self, destinations: Collection[Network]) -> Refusals:
         """Make `destinations` point here in every table; an entry that is right already costs no write."""

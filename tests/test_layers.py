@@ -36,7 +36,7 @@ RESERVED: Final = {
         "it is untyped, and netlink has one place in each program",
     ),
     "iptc": (
-        ("appliance.kernel.iptables", "appliance.kernel.xt", "tests.appliance.kernel.*"),
+        ("appliance.kernel.shapes", "appliance.kernel.xtables", "tests.appliance.kernel.*"),
         "it is untyped, keeps global state in C, and holds no lock of its own",
     ),
     "aliyunsdkcore": (("cloud.aliyun", "tests.cloud.*"), "it logs signed URLs: one file keeps them in"),
@@ -52,6 +52,7 @@ PURE: Final = (
     "appliance.guard",
     "appliance.status",
     "appliance.desired",
+    "appliance.forwardtalk",
     "appliance.kernel.state",
     "appliance.tunnel.frame",
     "appliance.tunnel.session",
@@ -159,7 +160,9 @@ def reachable(start: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("program", ["api.serve", "api.cli", "appliance.tunnel.gtun", "appliance.tunnel.gtund"])
+@pytest.mark.parametrize(
+    "program", ["api.serve", "api.cli", "appliance.forwardd", "appliance.tunnel.gtun", "appliance.tunnel.gtund"]
+)
 def test_no_program_can_reach_the_emulator_or_the_tests(program: str) -> None:
     found = reachable(program)
     wrong = [
@@ -170,7 +173,14 @@ def test_no_program_can_reach_the_emulator_or_the_tests(program: str) -> None:
 
 @pytest.mark.parametrize("program", ["appliance.tunnel.gtun", "appliance.tunnel.gtund"])
 def test_the_tunnel_ends_run_alone(program: str) -> None:
-    ours = {"appliance", "appliance.tunnel"}
+    ours = {"appliance", "appliance.tunnel", "appliance.notify"}
     wrong = [f"{name}, by way of {by}" for name, by in reachable(program).items() if name not in ours]
     wrong = [text for text in wrong if not text.startswith("appliance.tunnel.")]
     assert not wrong, f"{program} comes to import {wrong}: both ends are usable alone, as the originals are"
+
+
+def test_the_privileged_program_knows_no_network_service() -> None:
+    found = reachable("appliance.forwardd")
+    outside = ("api", "cloud.aliyun", "cloud.metadata")
+    wrong = [f"{name}, by way of {by}" for name, by in found.items() if any(below(name, each) for each in outside)]
+    assert not wrong, f"nexthop-forward comes to import {wrong}: what may change the kernel takes no order from outside"

@@ -129,6 +129,24 @@ def adopt(
         typer.echo(f"{answer['cidr']}: adopted")
 
 
+@app.command("show")
+def show(
+    context: typer.Context,
+    cidr: Annotated[str, typer.Argument(help="As `nexthop cidr ls` shows it.")],
+    json: AsJson = False,  # noqa: FBT002
+) -> None:
+    """Show all that is known of CIDR: its options, and how far each layer is."""
+    from api.client import segment  # noqa: PLC0415
+
+    answer = reach(context).get(f"/v1/cidrs/{segment(cidr)}")
+    if json:
+        print_json(answer)
+    else:
+        from api import screens  # noqa: PLC0415
+
+        screens.cidr(answer)
+
+
 @app.command("ls")
 def ls(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002
     """List the CIDRs with the state of each layer."""

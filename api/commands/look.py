@@ -16,10 +16,10 @@ def status(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT00
     if json:
         print_json(answer)
     else:
-        from api import render  # noqa: PLC0415
+        from api import screens  # noqa: PLC0415
 
-        render.status(answer, time.time())
-    if answer["verdict"] != "ok":
+        screens.status(answer, time.time())
+    if answer["verdict"]["level"] != "ok":
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -61,16 +61,31 @@ def ram_policy(context: typer.Context) -> None:
     print_json(reach(context).get("/v1/ram-policy"))
 
 
-def history(
+def explain(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(help="How many lines at most.", min=1, max=1000)] = 30,
+    ip: Annotated[str, typer.Argument(help="An address that a host of the VPC cannot reach, or can.", metavar="IP")],
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
-    """Show who changed what, and what was repaired, newest first."""
-    answer = reach(context).get(f"/v1/history?limit={limit}")
+    """Say which way packets to IP take, and where they stop; exits 1 where they do not arrive."""
+    from api.client import segment  # noqa: PLC0415
+
+    answer = reach(context).get(f"/v1/explain/{segment(ip)}")
     if json:
         print_json(answer)
     else:
-        from api import render  # noqa: PLC0415
+        from api import screens  # noqa: PLC0415
 
-        render.history(answer)
+        screens.explanation(answer)
+    if not all(step["ok"] for step in answer["steps"]):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def routes(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002
+    """Show the VPC's route tables: what is ours, what is others', and what is in the way."""
+    answer = reach(context).get("/v1/routes")
+    if json:
+        print_json(answer)
+    else:
+        from api import screens  # noqa: PLC0415
+
+        screens.routes(answer)

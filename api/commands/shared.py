@@ -6,6 +6,7 @@ well), `EXIT_FAILED` where the daemon refused or something is wrong, `EXIT_USAGE
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
@@ -27,11 +28,28 @@ def group(help_text: str) -> typer.Typer:
     return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What the root's options say of the daemon: its socket, or, where `url` is given, how to reach it elsewhere."""
+
+    socket: str
+    url: str = ""
+    token: str = field(default="", repr=False)
+    fingerprint: str = ""
+
+
 def reach(context: typer.Context) -> Daemon:
     """Return the daemon that the root's options name."""
     from api.client import Daemon  # noqa: PLC0415
+    from api.transport import BadAddress, remote  # noqa: PLC0415
 
-    return Daemon(str(context.obj))
+    where: Where = context.obj
+    if not where.url:
+        return Daemon(where.socket)
+    try:
+        return Daemon(remote(where.url, where.token, where.fingerprint))
+    except BadAddress as error:
+        usage(str(error))
 
 
 def print_json(answer: object) -> None:

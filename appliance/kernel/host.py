@@ -9,8 +9,11 @@ on 6.18):
 - ignore_routes_with_linkdown: either of `all` and the device's is enough (IPv4); in IPv6, writing `all` rewrites
   every device. So the device's alone: without carrier its routes do not count, and the unreachable route behind them
   answers.
+- nf_conntrack_max: raised where it is too small, never lowered. Only the machine itself has it, no namespace.
 - send_redirects: either is enough to send them, so both go: host and appliance may share a vSwitch, and a redirect
   would teach the host to bypass us. `default` too, for a device that is plugged in later.
+- ping_group_range: who may send an echo without a privilege (icmp(7)); nexthopd probes paths so. What systemd's own
+  50-default.conf says: everybody.
 """
 
 from __future__ import annotations
@@ -34,10 +37,18 @@ _ROOT: Final = Path("/proc/sys/net")
 
 @dataclass(frozen=True, slots=True)
 class Sysctl:
-    """One setting under net/, e.g. ``ipv4/ip_forward``. Slashes, since a device's name may hold dots."""
+    """One setting under net/, e.g. ``ipv4/ip_forward``. Slashes, since a device's name may hold dots.
+
+    `at_least`: a number that may be larger, too.
+    """
 
     key: str
     value: str
+    at_least: bool = False
+
+    def holds(self, now: str) -> bool:
+        """Whether this value will do."""
+        return now == self.value or (self.at_least and now.isdecimal() and int(now) >= int(self.value))
 
 
 def vpc_device(state: KernelState) -> str | None:
@@ -67,13 +78,16 @@ def link_devices(state: KernelState) -> tuple[str, ...]:
     return tuple(sorted(device.name for device in state.devices.values() if device.ours))
 
 
-def wanted(vpc: str | None, links: Iterable[str], *, v6: bool = False) -> tuple[Sysctl, ...]:
+def wanted(vpc: str | None, links: Iterable[str], *, v6: bool = False, conntrack: int = 0) -> tuple[Sysctl, ...]:
     """Return what must hold to forward between `vpc` and `links`. `v6`: an IPv6 CIDR is proxied.
 
+    `conntrack`: how many connections there must be room for, 0 for what the kernel chose. Four of them in a
+    bucket are still quick; the kernel's own choice is one (nf_conntrack-sysctl.rst).
     A machine that forwards IPv6 takes no router advertisements unless accept_ra is 2 (ip-sysctl.rst): where the default
     route comes from those, the operator has to set that before.
     """
     settings = [Sysctl("ipv4/ip_forward", "1")]  # first: writing it resets others to their defaults for a router
+    settings.append(Sysctl("ipv4/ping_group_range", "0 2147483647"))
     settings += [Sysctl(f"ipv4/conf/{name}/send_redirects", "0") for name in ("all", "default", vpc) if name]
     for link in links:
         settings.append(Sysctl(f"ipv4/conf/{link}/rp_filter", "2"))
@@ -81,6 +95,9 @@ def wanted(vpc: str | None, links: Iterable[str], *, v6: bool = False) -> tuple[
         settings.append(Sysctl(f"ipv6/conf/{link}/ignore_routes_with_linkdown", "1"))
     if v6:
         settings.append(Sysctl("ipv6/conf/all/forwarding", "1"))
+    if conntrack:
+        settings.append(Sysctl("netfilter/nf_conntrack_max", str(conntrack), at_least=True))
+        settings.append(Sysctl("netfilter/nf_conntrack_buckets", str(conntrack // 4), at_least=True))
     return tuple(settings)
 
 
@@ -95,19 +112,19 @@ def keep(settings: Iterable[Sysctl]) -> tuple[Drift, ...]:
 
 def _keep(setting: Sysctl) -> Drift | None:
     was = _value(setting.key)
-    if was is None or was == setting.value:
+    if was is None or setting.holds(was):
         return None
     with contextlib.suppress(OSError):
         (_ROOT / setting.key).write_text(setting.value, encoding="ascii")
     now = _value(setting.key)
     if now is None:
         return None
-    return Drift(f"sysctl net/{setting.key}", was, now, setting.value)
+    return Drift(f"sysctl net/{setting.key}", was, now, now if setting.holds(now) else setting.value)
 
 
 def _value(key: str) -> str | None:
     try:
-        return (_ROOT / key).read_text(encoding="ascii").strip()
+        return " ".join((_ROOT / key).read_text(encoding="ascii").split())  # several values stand between tabs
     except OSError:
         return None
 

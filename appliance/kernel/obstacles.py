@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.kernel.nftables import TABLE
+from appliance.kernel.nfttext import TABLE
 
 _TIMEOUT: Final = 10.0  # seconds
 _FINAL: Final = {"drop", "reject"}

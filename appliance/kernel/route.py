@@ -1,5 +1,7 @@
 """Routes, devices and their changes, over netlink. We write and remove only routes that carry our protocol number.
 
+Devices and addresses, which are few, are read by pyroute2; routes, of which each CIDR has two, by fib.py.
+
 Reading is whole: `observe` keeps nothing between calls. A write may be repeated without harm, and never displaces a
 route of somebody else, even one with the same destination and metric: that is `Refused`.
 """
@@ -16,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from appliance.kernel.state import PROTOCOL, Address, Device, DeviceGone, KernelState, Network, Refused, Route
+from appliance.kernel import fib
+from appliance.kernel.netlink import Interrupted, Message, Talk
+from appliance.kernel.state import PROTOCOL, Address, Device, DeviceGone, KernelState, Refused, Route
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Mapping
     from types import TracebackType
 
-_MAIN: Final = 254  # RT_TABLE_MAIN, uapi/linux/rtnetlink.h
-_UNICAST: Final = 1
-_UNREACHABLE: Final = 7
+_EVERYTHING: Final = ip_network("0.0.0.0/0")
 _IFF_UP: Final = 1
 # RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE, uapi/linux/rtnetlink.h
 _GROUPS: Final = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
@@ -45,15 +47,18 @@ class Routes:
     def __init__(self) -> None:
         self.writes = 0
         self._netlink: Any = None
+        self._talk: Talk
         self._one_at_a_time = asyncio.Lock()  # a second dump on one netlink socket is EBUSY
 
     async def __aenter__(self) -> Self:
         self._netlink = await AsyncIPRoute().__aenter__()
+        self._talk = Talk(socket.NETLINK_ROUTE)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._talk.close()
         netlink, self._netlink = self._netlink, None
         await netlink.__aexit__(kind, error, trace)
 
@@ -61,16 +66,15 @@ class Routes:
         """Read devices, addresses and both families' main tables."""
         links = await self._dump("get_links")
         addresses = await self._dump("get_addr")
-        tables = await self._dump("get_routes", family=socket.AF_INET, table=_MAIN)
-        tables += await self._dump("get_routes", family=socket.AF_INET6, table=_MAIN)
         devices = _devices(links, addresses)
         names = {device.index: device.name for device in devices.values()}
-        main = [message for message in tables if message.get("table") == _MAIN]
-        ours = (_route(message, names) for message in main if message["proto"] == PROTOCOL)
-        others = [message for message in main if message["proto"] != PROTOCOL and message["type"] == _UNICAST]
+        bodies = [*self._table(socket.AF_INET), *self._table(socket.AF_INET6)]
+        entries = [(body, entry) for body in bodies if (entry := fib.entry(body)) is not None]
+        others = [entry for _, entry in entries if entry.protocol != PROTOCOL and entry.kind == fib.UNICAST]
+        ours = (fib.route(body, names.get(entry.device)) for body, entry in entries if entry.protocol == PROTOCOL)
         return KernelState(
             routes=frozenset(route for route in ours if route is not None),
-            foreign=frozenset(_destination(message) for message in others),
+            foreign=frozenset(entry.destination for entry in others),
             devices=devices,
             default_device=_default_device(others, names),
         )
@@ -81,43 +85,39 @@ class Routes:
         Raise `DeviceGone` when the device is absent or down (the kernel takes no route to a device that is down; one
         that is up without carrier will do), `Refused` when somebody else's route is in the way.
         """
-        spec = self._spec(route)
+        index = _index(route)
         try:
-            await self._write("route", "add", **spec)
-        except NetlinkError as failure:
-            if failure.code == errno.EEXIST:
-                await self._displace(route, spec)
-                return
+            self._send(fib.add(route, index))
+        except FileExistsError:
+            await self._displace(route, index)
+        except OSError as failure:
             raise _error(failure, f"add the route to {route.destination}", route.device) from None
 
-    async def _displace(self, route: Route, spec: dict[str, Any]) -> None:
-        state = await self.observe()
-        if route in state.routes:
+    async def _displace(self, route: Route, index: int) -> None:
+        if route in (await self.observe()).routes:
             return
-        family = socket.AF_INET if route.destination.version == 4 else socket.AF_INET6
+        there = map(fib.entry, self._table(fib.family_of(route.destination)))
         held = [
-            message
-            for message in await self._dump("get_routes", family=family, table=_MAIN)
-            if _destination(message) == route.destination and (message.get("priority") or 0) == route.metric
+            entry for entry in there if entry and (entry.destination, entry.metric) == (route.destination, route.metric)
         ]
-        if any(message["proto"] != PROTOCOL for message in held):
+        if any(entry.protocol != PROTOCOL for entry in held):
             raise Refused(
                 f"a route to {route.destination} with metric {route.metric} is there that is not ours: remove it, or "
                 f"give it another metric (ip route show {route.destination})"
             )
         try:
-            await self._write("route", "replace", **spec)
-        except NetlinkError as failure:
+            self._send(fib.add(route, index, replace=True))
+        except OSError as failure:
             raise _error(failure, f"replace the route to {route.destination}", route.device) from None
 
     async def remove(self, route: Route) -> None:
         """Remove `route`; none there, or no such device any more, is no error."""
         try:
-            await self._write("route", "del", **self._spec(route))
+            self._send(fib.remove(route, _index(route)))
         except DeviceGone:
             return  # its routes went with it
-        except NetlinkError as failure:
-            if failure.code in _ALREADY_GONE:
+        except OSError as failure:
+            if failure.errno in _ALREADY_GONE:
                 return
             raise _error(failure, f"remove the route to {route.destination}", route.device) from None
 
@@ -129,7 +129,9 @@ class Routes:
         if not device.ours:
             raise Refused(f"{name} is not a tunnel device that gtun made: not deleted")
         try:
-            await self._write("link", "del", index=device.index)
+            async with self._one_at_a_time:
+                await self._netlink.link("del", index=device.index)
+            self.writes += 1
         except NetlinkError as failure:
             if failure.code in _ALREADY_GONE:
                 return
@@ -158,25 +160,22 @@ class Routes:
                 _drain(events)
                 yield
 
-    def _spec(self, route: Route) -> dict[str, Any]:
-        spec: dict[str, Any] = {
-            "dst": str(route.destination),
-            "table": _MAIN,
-            "proto": PROTOCOL,
-            "priority": route.metric,
-            "family": socket.AF_INET if route.destination.version == 4 else socket.AF_INET6,
-        }
-        if route.device is None:
-            return spec | {"type": "unreachable"}
-        try:
-            return spec | {"oif": socket.if_nametoindex(route.device)}
-        except OSError:
-            raise DeviceGone(f"there is no device {route.device}") from None
-
-    async def _write(self, what: str, command: str, **spec: Any) -> None:
-        async with self._one_at_a_time:
-            await getattr(self._netlink, what)(command, **spec)
+    def _send(self, message: Message) -> None:
+        self._talk.do(message)
         self.writes += 1
+
+    def _table(self, family: int) -> list[bytes]:
+        """Return a dump of the main table."""
+        for _ in range(_DUMP_TRIES):
+            try:
+                return self._talk.dump(fib.dump(family))
+            except Interrupted:
+                continue
+            except OSError as failure:
+                if family == socket.AF_INET6 and failure.errno in {errno.EOPNOTSUPP, errno.EAFNOSUPPORT}:
+                    return []
+                raise _error(failure, "read the kernel's routes", None) from None
+        raise Refused("the kernel's routes change too fast to be read")
 
     async def _dump(self, what: str, **filters: Any) -> list[Any]:
         for _ in range(_DUMP_TRIES):
@@ -184,8 +183,6 @@ class Routes:
                 async with self._one_at_a_time:
                     messages = [message async for message in await getattr(self._netlink, what)(**filters)]
             except NetlinkError as failure:
-                if filters.get("family") == socket.AF_INET6 and failure.code in {errno.EOPNOTSUPP, errno.EAFNOSUPPORT}:
-                    return []
                 raise _error(failure, f"read the kernel's tables ({what})", None) from None
             if not any(message["header"]["flags"] & _INTERRUPTED for message in messages):
                 return messages
@@ -203,38 +200,31 @@ def _drain(events: socket.socket) -> None:
                 raise
 
 
-def _error(failure: NetlinkError, what: str, device: str | None) -> DeviceGone | Refused:
-    text = os.strerror(failure.code)
-    if device is not None and failure.code in _NOT_THERE:
+def _error(failure: NetlinkError | OSError, what: str, device: str | None) -> DeviceGone | Refused:
+    code = failure.code if isinstance(failure, NetlinkError) else failure.errno or 0
+    text = os.strerror(code)
+    if device is not None and code in _NOT_THERE:
         return DeviceGone(f"cannot {what}: {device} is absent or down ({text})")
-    hint = ": this needs CAP_NET_ADMIN" if failure.code == errno.EPERM else ""
+    hint = ": this needs CAP_NET_ADMIN" if code == errno.EPERM else ""
     return Refused(f"cannot {what}: {text}{hint}")
 
 
-def _destination(message: Any) -> Network:
-    address = message.get("dst") or ("0.0.0.0" if message["family"] == socket.AF_INET else "::")  # noqa: S104
-    return ip_network((address, message["dst_len"]))
+def _index(route: Route) -> int:
+    """Return the number of the route's device, 0 where it has none."""
+    if route.device is None:
+        return 0
+    try:
+        return socket.if_nametoindex(route.device)
+    except OSError:
+        raise DeviceGone(f"there is no device {route.device}") from None
 
 
-def _route(message: Any, names: dict[int, str]) -> Route | None:
-    """Return the route as we would have written it, or None where it is not one that we write."""
-    destination, metric = _destination(message), message.get("priority") or 0
-    if message["type"] == _UNREACHABLE:
-        return Route(destination, None, metric)
-    device = names.get(message.get("oif") or 0)
-    if message["type"] != _UNICAST or device is None or message.get("gateway") or message.get("multipath"):
-        return None
-    return Route(destination, device, metric)
-
-
-def _default_device(messages: Iterable[Any], names: dict[int, str]) -> str | None:
-    found: list[tuple[int, str]] = []
-    for message in messages:
-        if message["family"] != socket.AF_INET or message["dst_len"] != 0:
-            continue
-        name = names.get(message.get("oif") or 0)
-        if name is not None:
-            found.append((message.get("priority") or 0, name))
+def _default_device(entries: Iterable[fib.Entry], names: Mapping[int, str]) -> str | None:
+    found = [
+        (entry.metric, names[entry.device])
+        for entry in entries
+        if entry.destination == _EVERYTHING and entry.device in names
+    ]
     return min(found)[1] if found else None
 
 

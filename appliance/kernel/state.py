@@ -10,7 +10,8 @@ Pure: no netlink here, so that what decides can import this and nothing that act
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,12 @@ class Refused(KernelError):
     """The kernel refuses; the message says what and why, for the operator."""
 
 
+@lru_cache(maxsize=1 << 15)
+def one(network: Network) -> Network:
+    """Return the same object for equal networks: looking one up compares identity first, and equality is slow."""
+    return network
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One route of ours in the main table. `device` None is an ``unreachable`` route."""
@@ -47,6 +54,19 @@ class Route:
     destination: Network
     device: str | None
     metric: int
+    _hash: int = field(init=False, repr=False, compare=False)  # that of a network is slow, and there are thousands
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.destination, self.device, self.metric)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
+@lru_cache(maxsize=1 << 15)
+def route_of(destination: Network, device: str | None, metric: int) -> Route:
+    """Return the same object for equal routes, as `one` does for networks."""
+    return Route(destination, device, metric)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import keys, tun
@@ -65,12 +66,17 @@ class WorkerDied(Exception):
 
 
 class DataPlane:
-    """One worker process with one TUN. Close it, or end this process, and the worker is gone too."""
+    """One worker process with one TUN. Close it, or end this process, and the worker is gone too.
 
-    def __init__(self, device: str) -> None:
+    A worker that lives reports each second, whether there is a session or not; `answered` is called then.
+    """
+
+    def __init__(self, device: str, answered: Callable[[], None] = lambda: None) -> None:
         self.device = device
         self.traffic = Traffic()
         self.died = False
+        self.answered_at = time.monotonic()
+        self._answered = answered
         self._inboxes: dict[bytes, asyncio.Queue[Report | None]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -159,6 +165,8 @@ class DataPlane:
         match json.loads(data):
             case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
                 self.traffic = Traffic(rtt, counters, channels)
+                self.answered_at = time.monotonic()
+                self._answered()
             case {"is": "alive", "session": session}:
                 self._deliver(Alive(bytes.fromhex(session)))
             case {"is": "lost", "session": session, "connection": number}:

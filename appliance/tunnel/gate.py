@@ -70,7 +70,7 @@ class Pace:
     A few can be done at once after a quiet time, as when all clients come back together.
     """
 
-    RATE: Final = 40.0
+    RATE: Final = 200.0
     AT_ONCE: Final = 64.0
 
     def __init__(self) -> None:

@@ -22,6 +22,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Final, NoReturn
 
+from appliance.notify import Watchdog, notify
+
 from . import config, frame, identity, keys, report, tun, watch
 from .backoff import Backoff
 from .dataplane import DataPlane, Lost, Over, WorkerDied
@@ -45,7 +47,8 @@ class Gtun:
 
     def __init__(self, link: config.LinkConfig) -> None:
         self._link = link
-        self._plane = DataPlane(link.device)
+        self._watchdog = Watchdog()
+        self._plane = self._new_plane()
         self._standing = Standing(State.CONNECTING, time.time())
         self._backoff = Backoff(random.random)
         self._repaired: Counter[str] = Counter()
@@ -58,6 +61,7 @@ class Gtun:
             stack.push_async_callback(self._close_plane)
             while True:
                 await self._open_device()
+                notify("READY=1")  # whether the server answers or not: the device is there
                 try:
                     while True:
                         await self._attempt()
@@ -67,8 +71,11 @@ class Gtun:
                     log.warning("link %s: %s; the device is opened again in %.1f s", self._link.name, error, delay)
                     self._standing.become(State.DOWN, code="device", reason=str(error), retry_at=time.time() + delay)
                     await self._close_plane()
-                    self._plane = DataPlane(self._link.device)
+                    self._plane = self._new_plane()
                     await asyncio.sleep(delay)
+
+    def _new_plane(self) -> DataPlane:
+        return DataPlane(self._link.device, self._watchdog.progressed)
 
     async def _close_plane(self) -> None:
         await self._plane.close()
@@ -275,8 +282,11 @@ async def _serve(link: Gtun | Client, control: Path | None) -> None:
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
-    with contextlib.suppress(asyncio.CancelledError):
-        await link.run(control)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await link.run(control)
+    finally:
+        notify("STOPPING=1")
 
 
 def main() -> None:

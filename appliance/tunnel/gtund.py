@@ -23,6 +23,8 @@ from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Final
 
+from appliance.notify import notify
+
 from . import clients, config, identity, nat, report, token, tun
 from .legacy import server as legacy
 from .legacy.config import read_server
@@ -66,8 +68,10 @@ async def serve(settings: config.GtundConfig) -> None:
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
     async with report.serve(Path(settings.server.run) / "gtund.sock", server.report):
         log.info("gtund listens on %s and serves %s", settings.server.listen, ", ".join(map(str, tunnel.serve)))
+        notify("READY=1")
         with contextlib.suppress(asyncio.CancelledError):
             await server.run(listener)
+        notify("STOPPING=1")
 
 
 def with_block(tunnel: config.TunnelConfig, key: Path) -> config.TunnelConfig:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
+from appliance.notify import Watchdog
+
 from . import frame, keys, nat, tun
 from .clients import Client, Registry, UnknownClient
 from .config import Network, TunnelConfig
@@ -35,6 +37,8 @@ _ACCEPTS: Final = 32
 _PAUSE: Final = 0.2
 _LOOK_EVERY: Final = 1.0
 _ALIAS: Final = "gtund client "
+_SILENT: Final = 10.0
+"""Seconds without a word of a data plane, which reports each second, after which the watchdog is not fed any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +72,7 @@ class Server:
         self._planes: dict[str, DataPlane] = {}
         self._owners: dict[str, Client] = {}
         self._opening: dict[str, asyncio.Lock] = {}
+        self._watchdog = Watchdog()
         self.served: dict[str, Served] = {}
 
     async def run(self, listener: socket.socket) -> None:
@@ -309,7 +314,8 @@ class Server:
     async def _cut_removed(self) -> None:
         """End the session of a client that is not registered any more, or whose name now belongs to another.
 
-        Its device goes with it, and the routes over that, so that no connection of its lives on.
+        Its device goes with it, and the routes over that, so that no connection of its lives on. This look is also what
+        feeds the watchdog, unless a data plane has fallen silent.
         """
         for device in tun.with_alias(_ALIAS):
             if device not in {device_of(client.name) for client in self._registry.all()}:
@@ -323,6 +329,9 @@ class Server:
                     if (served := self.served.pop(name, None)) is not None:
                         served.end(Refusal.REMOVED, "the client was removed")
                     await self._forget(name)
+            silent_since = time.monotonic() - _SILENT
+            if all(plane.died or plane.answered_at > silent_since for plane in self._planes.values()):
+                self._watchdog.progressed()
 
     def _behind(self) -> list[Network]:
         return [network for client in self._registry.all() for network in client.networks]

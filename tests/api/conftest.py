@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
+import http.client
+import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,14 +16,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_interface, ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from api.app import create_app
+from api.certificate import Identity, identity, own
 from api.client import Daemon
-from api.parts import Parts
-from api.server import serve
+from api.parts import About, Parts
+from api.server import Tls, serve
 from api.socket import bind
+from api.tls import bound
 from appliance.intent import IntentStore
 from appliance.kernel.state import ALIAS, Device
 from appliance.links import Links
@@ -112,10 +118,23 @@ class PlayedCloud:
     def repairs(self) -> Mapping[str, int]:
         return {"cloud-drift": 0}
 
-    async def adopt(self, network: Network) -> None:
+    async def adopt(self, network: Network, *, who: str = "operator") -> None:
         if self.refusal is not None:
             raise self.refusal
         await self.real.adopt(network)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back over the network."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 @dataclass
@@ -128,6 +147,44 @@ class Appliance:
     socket: Path
     state: Path
     changes: list[None]
+    port: int
+    identity: Identity
+
+    def token(self, scope: str = "write", name: str = "test") -> str:
+        """Make a token, as the operator on the machine does."""
+        return str(self.daemon.request("POST", "/v1/tokens", {"name": name, "scope": scope})[1]["token"])
+
+    def remote(self, method: str, target: str, token: str | None = None, body: object = None, **headers: str) -> Answer:
+        """Send one request by TLS, as somebody on the network does; the certificate is the pinned one."""
+        context = ssl.create_default_context(cafile=str(self.state / "api" / "tls.pem"))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent.setdefault("Authorization", f"Bearer {token}")
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, target, None if body is None else json.dumps(body), sent)
+            answer = connection.getresponse()
+            return Answer(answer.status, dict(answer.headers.items()), answer.read())
+        finally:
+            connection.close()
+
+    def many(self, target: str, token: str, count: int) -> list[int]:
+        """Send one request after the other on one connection; return the statuses."""
+        context = ssl.create_default_context(cafile=str(self.state / "api" / "tls.pem"))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        statuses = []
+        try:
+            for _ in range(count):
+                connection.request("GET", target, headers={"Authorization": f"Bearer {token}"})
+                answer = connection.getresponse()
+                answer.read()
+                statuses.append(answer.status)
+                assert answer.status != 429 or int(answer.headers["Retry-After"]) >= 1
+        finally:
+            connection.close()
+        return statuses
 
     @property
     def daemon(self) -> Daemon:
@@ -185,8 +242,14 @@ class serving:  # noqa: N801  (reads as a phrase)
         kernel, cloud, changes = PlayedKernel(), PlayedCloud(), list[None]()
         store = IntentStore(state / "nexthop.db")
         store.on_change(lambda: changes.append(None))
-        parts = Parts(store, Links(state, run), kernel, cloud)
-        made = Appliance(parts, kernel, cloud, run / "nexthopd.sock", state, changes)
+        pem = own(state / "api", ["localhost", "127.0.0.1"])
+        listener = bound("127.0.0.1:0")
+        known = identity(pem, pem)
+        self._tls = Tls(listener, known.context)
+        about = About("1.2.3", "127.0.0.1:8443", known.fingerprint, ("nexthop.example",))
+        parts = Parts(store, Links(state, run), kernel, cloud, about=about, stop=self._stop)
+        port = listener.getsockname()[1]
+        made = Appliance(parts, kernel, cloud, run / "nexthopd.sock", state, changes, port, known)
         self._thread = threading.Thread(target=self._turn, args=(made,))
         self._thread.start()
         assert self._ready.wait(20), self._failed
@@ -196,7 +259,7 @@ class serving:  # noqa: N801  (reads as a phrase)
         listener = bind(made.socket, grp.getgrgid(os.getegid()).gr_name)
         app = create_app(made.parts)
         try:
-            self._loop.run_until_complete(serve(app, listener, self._stop, self._ready.set))
+            self._loop.run_until_complete(serve(app, listener, self._stop, self._ready.set, self._tls))
         except BaseException as error:
             self._failed.append(error)
             self._ready.set()

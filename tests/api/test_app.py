@@ -9,7 +9,7 @@ def test_every_endpoint_is_described(appliance: Appliance) -> None:
     assert {path: sorted(methods) for path, methods in document["paths"].items()} == {
         "/v1/cidrs": ["get", "post"],
         "/v1/history": ["get"],
-        "/v1/cidrs/{cidr}": ["delete", "get", "patch"],
+        "/v1/cidrs/{cidr}": ["delete", "get", "patch", "put"],
         "/v1/cidrs/{cidr}/adopt": ["post"],
         "/v1/doctor": ["get"],
         "/v1/plan": ["get"],
@@ -18,8 +18,17 @@ def test_every_endpoint_is_described(appliance: Appliance) -> None:
         "/v1/links": ["get", "post"],
         "/v1/links/{name}": ["delete"],
         "/v1/restore": ["post"],
+        "/v1/events": ["get"],
+        "/v1/explain/{ip}": ["get"],
+        "/v1/routes": ["get"],
+        "/v1/session": ["get"],
+        "/v1/tokens": ["get", "post"],
+        "/v1/tokens/{name}": ["delete"],
+        "/v1/traffic": ["get"],
         "/v1/status": ["get"],
         "/livez": ["get"],
+        "/metrics": ["get"],
+        "/v1/support-bundle": ["get"],
         "/readyz": ["get"],
     }
     for methods in document["paths"].values():

@@ -41,7 +41,7 @@ def test_a_cidr_is_asked_for_shown_and_listed(joined: Appliance) -> None:
     assert made["layers"]["kernel"] == {"state": "ok", "detail": "", "code": ""}
     assert made["warnings"] == []
     assert joined.daemon.get(f"/v1/cidrs/{PODS}") == made
-    assert joined.daemon.get("/v1/cidrs") == {"cidrs": [made]}
+    assert joined.daemon.get("/v1/cidrs") == {"cidrs": [made], "next": None}
 
 
 def test_a_v6_cidr_is_addressed_by_its_path_as_well(joined: Appliance) -> None:

@@ -74,8 +74,8 @@ def test_a_cidr_is_added_listed_and_removed(joined: Appliance, cli: Cli) -> None
     listed = cli("cidr", "ls")
     assert listed.stderr == ""
     assert [line.split() for line in listed.stdout.splitlines()] == [
-        ["CIDR", "VIA", "PHASE", "KERNEL", "CLOUD", "COMMENT"],
-        [PODS, "hk", "present", "ok", "ok", "pods"],
+        ["CIDR", "VIA", "PHASE", "KERNEL", "CLOUD", "PATH", "COMMENT"],
+        [PODS, "hk", "present", "ok", "ok", "-", "pods"],
     ]
     assert json.loads(cli("cidr", "ls", "--json").stdout) == joined.daemon.get("/v1/cidrs")
     removed = cli("cidr", "rm", PODS, "--no-wait")

@@ -36,6 +36,13 @@ def test_without_options_a_cidr_has_the_usual_ones(joined: Appliance) -> None:
     assert (made["mss"], made["probe"], made["when_down"], made["hold_down"]) == ("auto", "", "keep", 30.0)
 
 
+def test_without_snat_the_operator_is_told_what_the_far_end_needs_as_long_as_it_is_so(joined: Appliance) -> None:
+    _, made = post(joined, cidr=PODS, snat=False)
+    assert [each["code"] for each in made["warnings"]] == ["return-route"]
+    assert joined.daemon.get(AT)["warnings"] == made["warnings"]
+    assert patch(joined, snat=True)["warnings"] == []
+
+
 def test_a_change_leaves_alone_what_it_does_not_name(joined: Appliance) -> None:
     post(joined, cidr=PODS, **ALL)
     changed = patch(joined, mss="off")

@@ -35,7 +35,7 @@ def raw(
 JSON = {"content_type": "application/json"}
 
 BAD = [
-    ("GET", "/", b"", {}, 404, "not-found"),
+    ("GET", "/nowhere", b"", {}, 404, "not-found"),
     ("GET", "/v1/nothing", b"", {}, 404, "not-found"),
     ("GET", "/v1/status/", b"", {}, 404, "not-found"),
     ("GET", "/docs", b"", {}, 404, "not-found"),

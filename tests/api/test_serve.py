@@ -1,4 +1,7 @@
-"""The daemon as its supervisor sees it: exit codes, signals, readiness. What forwards has a namespace of its own."""
+"""The daemon as its supervisor sees it: exit codes, signals, readiness. What forwards has a namespace of its own.
+
+There nexthop-forward runs beside it, and dies with it. nexthopd has no capability, as in the image.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,6 @@ from pathlib import Path
 import pytest
 
 from api.client import Daemon, NotRunning
-from api.serve import notify
 
 from .conftest import ROOT, TOKEN, command
 
@@ -103,19 +105,6 @@ def test_a_bad_configuration_is_told_before_anything_heavy_is_imported(tmp_path:
     assert {"fastapi", "uvicorn", "pyroute2", "iptc", "aliyunsdkcore"}.isdisjoint(done.stdout.split())
 
 
-def test_systemd_is_told_where_it_wants_to_hear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    notify("READY=1")  # nobody listens: nothing happens
-    for address, bound in ((str(tmp_path / "n"), str(tmp_path / "n")), (f"@nexthop-{os.getpid()}",) * 2):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-            receiver.bind("\0" + bound[1:] if bound.startswith("@") else bound)
-            receiver.settimeout(10)
-            monkeypatch.setenv("NOTIFY_SOCKET", address)
-            notify("READY=1")
-            assert receiver.recv(64) == b"READY=1"
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    notify("READY=1")  # systemd is gone: no reason to fall over
-
-
 @dataclass
 class Running:
     """A daemon in a network namespace that dies with it."""
@@ -149,13 +138,17 @@ def running(home: Path, provider: str = "none") -> Iterator[Running]:
     """Start nexthopd; what it tells systemd is heard here."""
     (home / "nexthop.toml").write_text(CONFIG.format(home=home, provider=provider))
     (home / "notify").unlink(missing_ok=True)
-    daemon = [sys.executable, "-m", "api.serve", "--config", str(home / "nexthop.toml"), "--verbose"]
-    tun = TUN if (home / "state" / "links" / "hk.toml").exists() else ""
+    config = ["--config", str(home / "nexthop.toml"), "--verbose"]
+    bare = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+    daemon = [*bare, sys.executable, "-m", "api.serve", *config]
+    forward = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "appliance.forwardd", *config]
+    before = TUN if (home / "state" / "links" / "hk.toml").exists() else ""
+    before += f"env -u NOTIFY_SOCKET {' '.join(forward)} 2>{home}/forward.log &\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(home / "notify"))
         heard.settimeout(30)
         process = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", GROUND.replace("exec", f"{tun}\nexec"), "sh", *daemon],
+            ["unshare", "--net", "sh", "-c", GROUND.replace("exec", f"{before}\nexec"), "sh", *daemon],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
@@ -247,7 +240,7 @@ def test_without_its_cloud_it_forwards_and_says_so(tmp_path: Path) -> None:
         assert done.returncode == 1
         status = json.loads(done.stdout)
         assert status["cloud"]["error"]["code"] == "cloud-unavailable"
-        assert "cloud-unavailable" in [problem["code"] for problem in status["problems"]]
+        assert "cloud-unavailable" in [finding["code"] for finding in status["findings"]]
         nexthopd.process.send_signal(signal.SIGINT)
         assert nexthopd.ends()[0] == 0
 

@@ -68,8 +68,8 @@ def test_all_is_well(joined: Appliance, cli: Cli) -> None:
     with gtun(joined, **UP):
         answer = joined.daemon.get("/v1/status")
         done = cli("status")
-    assert answer["verdict"] == "ok"
-    assert answer["problems"] == []
+    assert answer["verdict"] == {"level": "ok", "text": "1 of 1 CIDRs ready, 1 of 1 links up", "next_step": ""}
+    assert answer["findings"] == []
     assert answer["links"][0]["rtt_ms"] == 115.2
     assert answer["cidrs"][0]["cidr"] == "10.244.0.0/16"
     assert answer["firewall"] == {"name": "iptables", "fallback_reason": ""}
@@ -77,7 +77,7 @@ def test_all_is_well(joined: Appliance, cli: Cli) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0] == answer["summary"]
+    assert lines[0] == "OK: " + answer["verdict"]["text"]
     assert lines[0].startswith("OK: ")
     assert "up for 5d" in done.stdout
     assert "115.2 ms" in done.stdout
@@ -91,11 +91,11 @@ def test_a_link_that_is_down_is_in_the_first_line_with_its_reason(joined: Applia
         as_json = cli("status", "--json")
     assert done.returncode == as_json.returncode == 1
     first = done.stdout.splitlines()[0]
-    assert first.startswith(("DEGRADED: ", "DOWN: "))
+    assert first.startswith(("DEGRADED: ", "BROKEN: "))
     assert "link hk is down" in first
     assert "the server refuses this client's key" in first
     assert "next try in" in done.stdout
-    (problem,) = json.loads(as_json.stdout)["problems"]
+    (problem,) = json.loads(as_json.stdout)["findings"]
     assert problem["code"] == "link-denied"
     assert problem["next_step"] in done.stdout
 
@@ -128,7 +128,7 @@ def test_it_answers_with_an_unreadable_store(joined: Appliance, cli: Cli) -> Non
     with gtun(joined, **UP):
         done = cli("status", "--json")
     assert done.returncode == 1
-    assert [problem["code"] for problem in json.loads(done.stdout)["problems"]] == ["store-unavailable"]
+    assert [each["code"] for each in json.loads(done.stdout)["findings"]] == ["store-unavailable"]
 
 
 def test_a_fresh_appliance_says_what_to_do_first(appliance: Appliance, cli: Cli) -> None:

@@ -23,7 +23,7 @@ def test_a_damaged_one_is_restored_by_the_command(joined: Appliance, cli: Cli) -
     backup.save(joined.state / "nexthop.db", Saved(1.0, (Intent(POD, "hk"),), frozenset()))
     damage(joined)
     assert refused(joined, "POST", "/v1/cidrs", {"cidr": PODS})["code"] == "store-unavailable"
-    assert joined.daemon.get("/v1/status")["problems"][0]["code"] == "store-unavailable"
+    assert joined.daemon.get("/v1/status")["findings"][0]["code"] == "store-unavailable"
     done = cli("restore")
     assert done.returncode == 0, done.stderr
     assert "restored 1 CIDRs" in done.stdout

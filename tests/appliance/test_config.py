@@ -23,6 +23,7 @@ def test_every_key_can_be_set() -> None:
         group = "wheel"
         [kernel]
         firewall = "nftables"
+        conntrack = 524288
         [cloud]
         provider = "none"
         endpoint = "100.100.0.10:80"
@@ -37,6 +38,7 @@ def test_every_key_can_be_set() -> None:
     )
     assert config.paths == Paths(Path("/s"), Path("/r"))
     assert (config.api.group, config.kernel.firewall) == ("wheel", "nftables")
+    assert config.kernel.conntrack == 524288
     assert config.cloud == CloudConfig(
         provider="none",
         endpoint="100.100.0.10:80",

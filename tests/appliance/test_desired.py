@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 from appliance.desired import by_destination, desired, installed, rules, tunnel_subnets
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import KernelState, Route
 from appliance.model import Intent
 from appliance.reconcile import Installed
@@ -17,11 +17,12 @@ SIX = ip_network("fd00:10:244::/64")
 
 def test_what_answers_unreachable_comes_before_any_route_into_a_tunnel() -> None:
     subnet = ip_network("100.64.240.0/24")
-    want = desired([Intent(POD, "hk"), Intent(SERVICE, "hk")], DEVICES, [subnet], STATE, "eth0")
+    want = desired([Intent(POD, "hk"), Intent(SERVICE, "hk")], DEVICES, {"hk": [subnet]}, STATE, "eth0")
     assert want.routes == (
         Route(subnet, None, 4000),
         Route(POD, None, 4000),
         Route(SERVICE, None, 4000),
+        Route(subnet, "tun-hk", 50),
         Route(POD, "tun-hk", 50),
         Route(SERVICE, "tun-hk", 50),
     )
@@ -32,11 +33,11 @@ def test_a_cidr_that_cannot_be_carried_yet_is_answered_unreachable_and_says_why(
     down = replace(STATE, devices={"tun-hk": tun(up=False)})
     gone = replace(STATE, devices={})
     cases = [
-        ("device-down", desired([Intent(POD, "hk")], DEVICES, [], down, "eth0")),
-        ("no-device", desired([Intent(POD, "hk")], DEVICES, [], gone, "eth0")),
-        ("link-unknown", desired([Intent(POD, "sg")], DEVICES, [], STATE, "eth0")),
-        ("no-default-route", desired([Intent(POD, "hk")], DEVICES, [], STATE, None)),
-        ("no-ipv6-firewall", desired([Intent(SIX, "hk")], DEVICES, [], STATE, "eth0", "no table")),
+        ("device-down", desired([Intent(POD, "hk")], DEVICES, {}, down, "eth0")),
+        ("no-device", desired([Intent(POD, "hk")], DEVICES, {}, gone, "eth0")),
+        ("link-unknown", desired([Intent(POD, "sg")], DEVICES, {}, STATE, "eth0")),
+        ("no-default-route", desired([Intent(POD, "hk")], DEVICES, {}, STATE, None)),
+        ("no-ipv6-firewall", desired([Intent(SIX, "hk")], DEVICES, {}, STATE, "eth0", "no table")),
     ]
     for code, want in cases:
         assert [layer.code for layer in want.blocked.values()] == [code]

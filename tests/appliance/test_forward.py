@@ -10,17 +10,31 @@ from pathlib import Path
 import pytest
 
 from appliance.forward import Forward, Pace
+from appliance.forwardclient import ForwardClient
+from appliance.forwardserver import ForwardServer
 from appliance.intent import IntentStore, StoreUnavailable
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Drift, Route
 from appliance.links import Links
 from appliance.model import Intent
 from appliance.status import LayerState
-from tests.appliance.fakes import POD, SERVICE, FakeFirewall, FakeRoutes, FakeSysctls, chosen, make_links, tun, until
+from tests.appliance.fakes import (
+    POD,
+    SERVICE,
+    Ends,
+    FakeFirewall,
+    FakeRoutes,
+    FakeSysctls,
+    chosen,
+    make_links,
+    tun,
+    until,
+)
 
 TUNNEL = Route(POD, "tun-hk", 50)
 BEHIND = Route(POD, None, 4000)
 SUBNET = Route(ip_network("100.64.240.0/24"), None, 4000)
+OWN = Route(SUBNET.destination, "tun-hk", 50)  # behind the kernel's own
 FAST = Pace(glance=0.01, whole=60, first_retry=0.01, last_retry=0.02)
 
 
@@ -32,6 +46,7 @@ class Bench:
     firewall: FakeFirewall
     sysctls: FakeSysctls
     forward: Forward
+    client: ForwardClient
     state: Path
 
     async def settled(self) -> None:
@@ -60,17 +75,26 @@ async def running(tmp_path: Path, routes: FakeRoutes | None = None, **made: obje
     other = made.pop("other", None)
     others = (other,) if isinstance(other, FakeFirewall) else ()
     picked = chosen(firewall, *others, reason="no TCPMSS")
-    forward = Forward(store, links, routes, picked, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
-    bench = Bench(store, links, routes, firewall, sysctls, forward, tmp_path)
+
+    def make(server: ForwardServer) -> Forward:
+        return Forward(store, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
+
+    ends = Ends(tmp_path, store, links, make)
+    store.on_change(ends.forward.wake)
+    links.on_change(ends.forward.wake)
+    bench = Bench(store, links, routes, firewall, sysctls, ends.forward, ends.client, tmp_path)
     if callable(prepare):
         prepare(bench)
-    task = asyncio.get_running_loop().create_task(forward.run())
+    loop = asyncio.get_running_loop()
+    runs = (ends.server.run(ends.forward), ends.client.run(), ends.forward.run())
+    tasks = [loop.create_task(each) for each in runs]
     try:
+        await until(ends.server.listens)
         yield bench
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         store.close()
 
 
@@ -79,11 +103,11 @@ def test_adds_firewall_first_then_what_answers_unreachable_then_the_tunnels_rout
         async with running(tmp_path) as bench:
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
-            did = [what for what in bench.routes.did if what[1] not in {"", SUBNET}]
+            did = [what for what in bench.routes.did if what[1] not in {"", SUBNET, OWN}]
             assert did == [("firewall", "10.244.0.0/16"), ("add", BEHIND), ("add", TUNNEL)]
-            assert bench.routes.table == {TUNNEL, BEHIND, SUBNET}
+            assert bench.routes.table == {TUNNEL, BEHIND, SUBNET, OWN}
             assert bench.forward.layer(POD).state is LayerState.OK
-            assert bench.forward.healthy is None
+            assert bench.forward.problem() is None
 
     asyncio.run(scenario())
 
@@ -96,7 +120,7 @@ def test_a_pass_without_change_writes_nothing_and_wakes_nobody(tmp_path: Path) -
             await bench.settled()
             did, writes, observed = list(bench.routes.did), bench.firewall.writes, bench.routes.observed
             told: list[None] = []
-            bench.forward.on_carrying(lambda: told.append(None))
+            bench.client.on_carrying(lambda: told.append(None))
             bench.forward.wake()
             await until(lambda: bench.routes.observed > observed)
             await bench.settled()
@@ -155,15 +179,15 @@ def test_what_is_asked_for_again_during_the_pass_is_not_removed(tmp_path: Path) 
             reads = bench.firewall.reads
             bench.store.leave(POD)
             bench.store.withdrawn(POD)
-            original = bench.firewall.read
+            original = bench.firewall.holds
 
-            def revive() -> Rules | None:  # in the middle of the pass, long before the removal
-                bench.firewall.read = original  # type: ignore[method-assign]
+            def revive(rules: Rules) -> bool:  # in the middle of the pass, long before the removal
+                bench.firewall.holds = original  # type: ignore[method-assign]
                 asyncio_loop.call_soon_threadsafe(bench.store.put, Intent(POD, "hk"))
-                return original()
+                return original(rules)
 
             asyncio_loop = asyncio.get_running_loop()
-            bench.firewall.read = revive  # type: ignore[method-assign]
+            bench.firewall.holds = revive  # type: ignore[method-assign]
             await until(lambda: bench.firewall.reads > reads + 1)
             await bench.settled()
             assert ("remove", TUNNEL) not in bench.routes.did
@@ -179,11 +203,11 @@ def test_a_route_that_somebody_removes_comes_back_and_is_counted(tmp_path: Path,
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
             await bench.settled()
-            assert not bench.forward.drift_repairs
+            assert not bench.forward.repairs()
             bench.routes.table.discard(route)
             bench.routes.change()
-            await until(lambda: route in bench.routes.table and bench.forward.drift_repairs)
-            assert bench.forward.drift_repairs == {kind: 1}
+            await until(lambda: route in bench.routes.table and bench.forward.repairs())
+            assert bench.forward.repairs() == {kind: 1}
             await until(lambda: bench.store.history(1)[0].what == f"repaired {kind}")
 
     asyncio.run(scenario())
@@ -197,7 +221,7 @@ def test_rules_that_vanish_without_an_event_come_back_and_are_counted(tmp_path: 
             await bench.settled()
             wanted, bench.firewall.rules = bench.firewall.rules, None
             await until(lambda: bench.firewall.rules == wanted)
-            await until(lambda: bench.forward.drift_repairs == {"firewall": 1})
+            await until(lambda: bench.forward.repairs() == {"firewall": 1})
 
     asyncio.run(scenario())
 
@@ -209,9 +233,9 @@ def test_a_sysctl_that_somebody_changes_is_counted_but_not_the_first_setting(tmp
         async with running(tmp_path, prepare=lambda bench: bench.sysctls.drifts.append(drift)) as bench:
             await until(bench.forward.ready)
             await bench.settled()
-            assert not bench.forward.drift_repairs
+            assert not bench.forward.repairs()
             bench.sysctls.drifts = [drift]
-            await until(lambda: bench.forward.drift_repairs == {"sysctl": 1})
+            await until(lambda: bench.forward.repairs() == {"sysctl": 1})
             assert bench.sysctls.asked[-1] == ("eth0", frozenset({"tun-hk"}), False)
 
     asyncio.run(scenario())
@@ -224,8 +248,8 @@ def test_a_sysctl_that_cannot_be_set_is_shown_and_does_not_keep_routes_from_bein
         async with running(tmp_path) as bench:
             bench.sysctls.stubborn = [drift]
             bench.store.put(Intent(POD, "hk"))
-            await until(lambda: POD in bench.forward.carrying and bench.forward.healthy is not None)
-            assert "ip_forward is 0 and cannot be set to 1" in str(bench.forward.healthy)
+            await until(lambda: POD in bench.forward.carrying and bench.forward.problem() is not None)
+            assert "ip_forward is 0 and cannot be set to 1" in str(bench.forward.problem())
 
     asyncio.run(scenario())
 
@@ -258,7 +282,7 @@ def test_a_device_that_goes_and_comes_back_gets_its_route_again(tmp_path: Path) 
             bench.routes.devices["tun-hk"] = device
             bench.routes.change()
             await until(lambda: POD in bench.forward.carrying)
-            assert bench.forward.drift_repairs == {"route": 1, "device": 1}
+            assert bench.forward.repairs() == {"route": 1, "device": 1}
 
     asyncio.run(scenario())
 
@@ -285,13 +309,13 @@ def test_without_its_rules_a_cidr_is_not_routed_into_the_tunnel(tmp_path: Path) 
             await until(bench.forward.ready)
             bench.firewall.fault = "the table is locked"
             bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.forward.healthy == "the table is locked")
+            await until(lambda: bench.forward.problem() == "the table is locked")
             assert TUNNEL not in bench.routes.table
             assert BEHIND in bench.routes.table
             assert not bench.forward.carrying
             assert "locked" in bench.forward.layer(POD).detail
             bench.firewall.fault = None
-            await until(lambda: POD in bench.forward.carrying and bench.forward.healthy is None)
+            await until(lambda: POD in bench.forward.carrying and bench.forward.problem() is None)
 
     asyncio.run(scenario())
 
@@ -314,8 +338,8 @@ def test_what_does_not_read_back_is_not_carried(tmp_path: Path) -> None:
         async with running(tmp_path) as bench:
             bench.routes.swallow = True
             bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.forward.healthy is not None)
-            assert "not there" in str(bench.forward.healthy)
+            await until(lambda: bench.forward.problem() is not None)
+            assert "not there" in str(bench.forward.problem())
             assert not bench.forward.carrying
 
     asyncio.run(scenario())
@@ -379,7 +403,7 @@ def test_without_a_database_it_goes_on_with_what_it_knew(tmp_path: Path, monkeyp
             bench.routes.table.discard(TUNNEL)
             bench.routes.change()
             await until(lambda: TUNNEL in bench.routes.table)
-            await until(lambda: bench.forward.healthy == "disk full")
+            await until(lambda: bench.forward.problem() == "disk full")
             assert POD in bench.forward.carrying
 
     asyncio.run(scenario())
@@ -393,7 +417,7 @@ def test_with_nothing_known_it_touches_nothing(tmp_path: Path) -> None:
         routes.table |= {TUNNEL, BEHIND}
         async with running(tmp_path, routes) as bench:
             await until(bench.forward.ready)
-            assert bench.forward.healthy is not None
+            assert bench.forward.problem() is not None
             assert (routes.did, routes.table) == ([], {TUNNEL, BEHIND})
 
     asyncio.run(scenario())
@@ -404,12 +428,12 @@ def test_a_fault_of_ours_is_shown_and_does_not_end_the_loop(tmp_path: Path, monk
         async with running(tmp_path) as bench:
             await until(bench.forward.ready)
             with monkeypatch.context() as patch:
-                patch.setattr(bench.links, "all", lambda: 1 / 0)
+                patch.setattr(bench.links, "devices", lambda: 1 / 0)
                 bench.forward.wake()
-                await until(lambda: "ZeroDivisionError" in str(bench.forward.healthy))
+                await until(lambda: "ZeroDivisionError" in str(bench.forward.problem()))
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
-            assert bench.forward.healthy is None
+            assert bench.forward.problem() is None
 
     asyncio.run(scenario())
 
@@ -444,7 +468,7 @@ def test_a_restart_finds_everything_in_place_and_writes_nothing(tmp_path: Path) 
             await until(lambda: POD in bench.forward.carrying)
             await bench.settled()
             assert routes.did == []
-            assert not bench.forward.drift_repairs
+            assert not bench.forward.repairs()
 
     asyncio.run(scenario())
 
@@ -457,13 +481,13 @@ def test_the_other_back_end_is_purged_only_once_our_rules_are_in_force(tmp_path:
 
     async def scenario() -> None:
         async with running(tmp_path, other=other, prepare=broken) as bench:
-            await until(lambda: bench.forward.healthy == "locked")
+            await until(lambda: bench.forward.problem() == "locked")
             assert other.purged == 0
             bench.firewall.fault = None
-            await until(lambda: bench.forward.healthy is None)
+            await until(lambda: bench.forward.problem() is None)
             await bench.settled()
             assert other.purged == 1
-            found = bench.forward.firewall()
+            found = bench.forward.state().firewall
             assert (found.name, found.fallback_reason) == ("fake", "no TCPMSS")
 
     asyncio.run(scenario())

@@ -112,6 +112,14 @@ def test_a_file_that_cannot_be_understood_is_still_a_link(links: Links, root: Pa
     assert [(link.name, link.server) for link in links.all()] == [("hk", "203.0.113.10:9443"), ("sg", ""), ("tk", "")]
 
 
+def test_the_server_in_a_file_of_gtun_2_0_2_is_seen(links: Links, root: Path) -> None:
+    """The guard has to know it: a CIDR that contains it would cut the tunnel off."""
+    make_links(root / "state", [])
+    (root / "state/links/old.toml").write_text('[client]\nserver = "203.0.113.20:9092"\nauth_key = "SECRET"\n')
+    assert [link.server for link in links.all()] == ["203.0.113.20:9092"]
+    assert "SECRET" not in repr(links.all())
+
+
 @contextlib.asynccontextmanager
 async def answering(root: Path, answer: bytes | None) -> AsyncIterator[None]:
     """A control socket that says this, or, with None, nothing and never ends."""

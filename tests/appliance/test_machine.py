@@ -30,14 +30,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from appliance.attract import Attract
 from appliance.forward import Forward, Pace
+from appliance.forwardserver import ForwardServer
 from appliance.guard import Facts
 from appliance.intent import IntentStore, StoreUnavailable
-from appliance.kernel.firewall import Rules
+from appliance.kernel.rules import Rules
 from appliance.kernel.state import Network, Route
 from appliance.links import Links
 from appliance.model import Intent, Phase
 from cloud.provider import CloudError, Duplicate, Owner, Provider, Refusals, Unavailable, Vpc
 from tests.appliance.fakes import (
+    Ends,
     FakeCloud,
     FakeFirewall,
     FakeRoutes,
@@ -109,9 +111,8 @@ class Kernel(FakeRoutes):
     async def add(self, route: Route) -> None:
         if route.device is not None:
             self._machine.hold(Route(route.destination, None, 4000) in self.behind, f"I5: nothing behind {route}")
-            self._machine.hold(
-                (route.destination, route.device) in self._machine.firewall.ruled, f"I5: no rules for {route}"
-            )
+            ruled = route.destination == SUBNET or (route.destination, route.device) in self._machine.firewall.ruled
+            self._machine.hold(ruled, f"I5: no rules for {route}")
         else:
             self.behind.add(route)
         await super().add(route)
@@ -148,15 +149,30 @@ class Appliance(RuleBasedStateMachine):
             self.violations.append(text)
 
     def live(self) -> None:
-        """Start both loops, with nothing remembered but what is on disk."""
+        """Start both daemons, with nothing remembered but what is on disk."""
         links = Links(self.place, self.place / "run")
         pace = Pace(glance=0.005, whole=60, first_retry=0.002, last_retry=0.004)
         routes, sysctls = self.kernel, FakeSysctls()
-        self.store._callbacks.clear()
-        self.forward = Forward(
-            self.store, links, routes, chosen(self.firewall), sysctls=sysctls, pace=pace, jitter=lambda: 0.5
-        )
 
+        def make(server: ForwardServer) -> Forward:
+            return Forward(
+                *(self.store, links, routes, chosen(self.firewall), server),
+                sysctls=sysctls,
+                pace=pace,
+                jitter=lambda: 0.5,
+            )
+
+        self.ends = Ends(self.place, self.store, links, make)
+        self.privileged: list[asyncio.Task[None]] = []
+        self.others: list[asyncio.Task[None]] = []
+        self.forward_lives()
+        self.nexthopd_lives()
+
+    def forward_lives(self) -> None:
+        runs = (self.ends.server.run(self.ends.forward), self.ends.forward.run())
+        self.privileged = [self.loop.create_task(each) for each in runs]
+
+    def nexthopd_lives(self) -> None:
         async def connect() -> Provider:
             return self.cloud
 
@@ -164,14 +180,22 @@ class Appliance(RuleBasedStateMachine):
             return Facts(vpc=vpc, intents=self.store.all(), links=frozenset({"hk"}))
 
         self.attract = Attract(
-            self.store, connect, self.forward, facts, resync=0.01, first_retry=0.002, jitter=lambda: 0.5
+            self.store, connect, self.ends.client, facts, resync=0.01, first_retry=0.002, jitter=lambda: 0.5
         )
-        self.tasks = [self.loop.create_task(each.run()) for each in (self.forward, self.attract)]
+        self.others = [self.loop.create_task(each.run()) for each in (self.ends.client, self.attract)]
 
-    def die(self) -> None:
-        for task in self.tasks:
+    @property
+    def forward(self) -> Forward:
+        return self.ends.forward
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return [*self.privileged, *self.others]
+
+    def die(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
             task.cancel()
-        results = self.loop.run_until_complete(asyncio.gather(*self.tasks, return_exceptions=True))
+        results = self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
@@ -274,10 +298,19 @@ class Appliance(RuleBasedStateMachine):
         self.store.broken = broken
         self.some(turns)
 
-    @rule()
-    def the_daemon_dies(self) -> None:
-        self.die()
-        self.live()
+    @rule(turns=st.integers(0, 60))
+    def nexthopd_dies(self, turns: int) -> None:
+        self.die(self.others)
+        self.some(turns)
+        self.ends.daemon_dies()
+        self.nexthopd_lives()
+
+    @rule(turns=st.integers(0, 60))
+    def nexthop_forward_dies(self, turns: int) -> None:
+        self.die(self.privileged)
+        self.some(turns)
+        self.ends.forward_dies()
+        self.forward_lives()
 
     # ---- what holds -------------------------------------------------------------------------------------------
 
@@ -293,7 +326,7 @@ class Appliance(RuleBasedStateMachine):
     @invariant()
     def no_loop_has_ended_and_no_task_is_left_over(self) -> None:
         assert not any(task.done() for task in self.tasks)
-        assert len(asyncio.all_tasks(self.loop)) <= 8, "I8"
+        assert len(asyncio.all_tasks(self.loop)) <= 12, "I8"
 
     @rule()
     def nobody_interferes_any_more(self) -> None:
@@ -318,12 +351,13 @@ class Appliance(RuleBasedStateMachine):
         rules = self.firewall.rules
         return (
             {intent.network: intent.phase for intent in self.store.all()} == dict.fromkeys(self.wanted, Phase.PRESENT)
-            and self.kernel.table == through | behind
+            and self.kernel.table == through | behind | {Route(SUBNET, "tun-hk", 50)}
             and sorted(entries, key=str) == sorted([*(self.wanted - self.theirs)] * len(self.cloud.vpc.tables), key=str)
             and rules is not None
             and {network for network, _ in rules.carried} == self.wanted
             and {network for network, _ in rules.masquerade} == {each.network for each in self.store.all() if each.snat}
             and self.forward.carrying == self.wanted
+            and self.ends.client.carrying == self.wanted
         )
 
     def teardown(self) -> None:
@@ -333,7 +367,7 @@ class Appliance(RuleBasedStateMachine):
             self.nobody_interferes_any_more()
         finally:
             with contextlib.suppress(BaseException):
-                self.die()
+                self.die(self.tasks)
             self.store.broken = False
             self.store.close()
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())

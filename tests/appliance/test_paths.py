@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from appliance.health import Health, Life
 from appliance.model import Intent
 from appliance.options import Target, parse_target
-from appliance.pathprobe import NoAnswer, ask, checksum
+from appliance.pathprobe import NoAnswer, ask
 from appliance.paths import Paths
 from appliance.status import LayerState, LinkStatus
 from tests.appliance.fakes import POD, SERVICE
@@ -113,11 +112,6 @@ def test_another_target_is_judged_afresh() -> None:
     world.intents = (Intent(POD, "hk", probe=parse_target("icmp:10.244.1.21")),)
     probed(world, 1, paths)
     assert paths.layer(POD).state is LayerState.OK
-
-
-def test_the_checksum_is_that_of_rfc_1071() -> None:
-    data = struct.pack("!4H", 0x0001, 0xF203, 0xF4F5, 0xF6F7)
-    assert checksum(data) == 0xFFFF - 0xDDF2
 
 
 def test_a_device_that_is_not_there_is_no_answer() -> None:

@@ -7,13 +7,17 @@ nothing. Both run while the daemon and gtun are stopped, so that nobody can have
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
 import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from appliance.kernel import ipset
 from tests.lab import topology
 from tests.lab.programs import LINK
 from tests.lab.space import Failed
@@ -65,18 +69,26 @@ _JUMP: Final = f"iptables-legacy -w -D FORWARD -m comment --comment nexthop -j {
     "iptables-legacy -w -S FORWARD", _FORWARD_CHAIN
 )
 _CHAIN: Final = f"iptables-legacy -w -F {_FORWARD_CHAIN}\n" + _absent(
-    f"iptables-legacy -w -S {_FORWARD_CHAIN}", POD_CIDR
+    f"iptables-legacy -w -S {_FORWARD_CHAIN}", "match-set"
 )
 _ALL_CHAINS: Final = "".join(
     f"iptables-legacy -w -t {table} -F\niptables-legacy -w -t {table} -X\n"
     + _absent(f"iptables-legacy -w -t {table} -S", "NEXTHOP")
     for table in ("filter", "nat", "mangle")
 )
-_NFT_RULE: Final = "nft flush chain inet nexthop forward\n" + _absent("nft list table inet nexthop", POD_CIDR + " acc")
+_NFT_RULE: Final = "nft flush chain inet nexthop forward\n" + _absent("nft list chain inet nexthop forward", "accept$")
 _NFT_CHAIN: Final = "nft 'flush chain inet nexthop postrouting; delete chain inet nexthop postrouting'\n" + _absent(
     "nft list table inet nexthop", "masquerade"
 )
 _NFT_ALL: Final = "nft flush ruleset\n" + _absent("nft list ruleset", "nexthop")
+_IPSET: Final = f"{sys.executable} -c 'from appliance.kernel import ipset; name = \"nexthop4-{DEVICE}-s\"; {{}}'\n"
+_SET: Final = _IPSET.format("ipset.remove(name, ipset.members(name)); assert not ipset.members(name)")
+_NFT_SET: Final = f"nft flush set inet nexthop nexthop4-{DEVICE}-s\n" + _absent(
+    f"nft list set inet nexthop nexthop4-{DEVICE}-s", POD_CIDR
+)
+_NFT_ELEMENT: Final = f"nft 'delete element inet nexthop nexthop4-{DEVICE}-s {{ {POD_CIDR} }}'\n" + _absent(
+    f"nft list set inet nexthop nexthop4-{DEVICE}-s", POD_CIDR
+)
 
 FAULTS: Final = (
     Fault("the route", _ROUTE, ("route",)),
@@ -89,9 +101,12 @@ FAULTS: Final = (
     Fault("all routes", _ALL_ROUTES, ("route", "unreachable")),
     Fault("the jump", _JUMP, ("firewall",), "iptables"),
     Fault("the chain's rules", _CHAIN, ("firewall",), "iptables"),
+    Fault("what is in a set", _SET, ("firewall",), "iptables"),
     Fault("all of iptables", _ALL_CHAINS, ("firewall",), "iptables"),
     Fault("the rules of a chain", _NFT_RULE, ("firewall",), "nftables"),
     Fault("a chain", _NFT_CHAIN, ("firewall",), "nftables"),
+    Fault("what is in a set", _NFT_SET, ("firewall",), "nftables"),
+    Fault("a CIDR of a set", _NFT_ELEMENT, ("firewall",), "nftables"),
     Fault("nft's whole ruleset", _NFT_ALL, ("firewall",), "nftables"),
     Fault(
         "all together",
@@ -110,7 +125,7 @@ FAULTS: Final = (
 
 def inject(lab: Lab, fault: Fault) -> None:
     """Do it, and see that it is done: nobody who would repair it moves meanwhile."""
-    pids = [lab.unit("appliance", unit).pid for unit in ("nexthopd", f"gtun@{LINK}")]
+    pids = [lab.unit("appliance", unit).pid for unit in ("nexthopd", "nexthop-forward", f"gtun@{LINK}")]
     try:
         for pid in filter(None, pids):
             os.kill(pid, signal.SIGSTOP)
@@ -123,7 +138,17 @@ def inject(lab: Lab, fault: Fault) -> None:
 def rules(lab: Lab) -> str:
     """Return all firewall rules of the appliance as text, without their counters."""
     listed = lab["appliance"].shell("iptables-legacy-save; ip6tables-legacy-save; nft list ruleset")
+    with ThreadPoolExecutor(1) as other:  # a thread may be in another namespace, and ends there
+        listed += other.submit(_sets, lab["appliance"].full).result()
     return re.sub(r"\[\d+:\d+\]|^#.*\n", "", listed, flags=re.MULTILINE)
+
+
+def _sets(namespace: str) -> str:
+    """Return what is in the ipsets of a namespace; a program for that would take too long to start."""
+    with open(f"/run/netns/{namespace}") as there:  # noqa: PTH123
+        if ctypes.CDLL(None).setns(there.fileno(), 0) != 0:
+            raise Failed(f"cannot enter {namespace}")
+    return "".join(f"{name} {sorted(ipset.members(name))}\n" for name in sorted(ipset.names(4)))
 
 
 def routes(lab: Lab, *, protocol: str = "110") -> str:

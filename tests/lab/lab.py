@@ -42,6 +42,7 @@ class UnitStatus:
     pid: int | None
     starts: int
     exit: int | None
+    ready: bool
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ class Lab:
         self.wait("gtund", (place / "run" / "gtund.sock").exists)
 
     def start_appliance(self, *, firewall: str = "iptables") -> None:
-        """Start nexthopd, and what plays systemd for it and the links; return when the API answers."""
+        """Start both daemons, and what plays systemd for them and the links; return when the API answers."""
         place = self.place("appliance")
         (place / "nexthop.toml").write_text(programs.nexthop_toml(place, firewall=firewall))
         (place / "units.json").write_text(programs.appliance_units(place))

@@ -1,9 +1,10 @@
-"""`python -m tests.lab.mortal FILE --config ...`: nexthopd, which kills itself right after its n-th side effect.
+"""`python -m tests.lab.mortal PROGRAM FILE --config ...`: a daemon that kills itself right after its n-th side effect.
 
-A side effect is one write to netlink, one transaction of the firewall, one sysctl, one commit of the database, one
-writing call that the cloud has taken (its answer is not read any more). FILE holds n; it is read at the start and on
-SIGUSR1, and the count starts anew; without it the daemon is an ordinary one. What was done is appended to FILE.log, so
-that a test can tell what lay before each death. Nothing of this is in the program itself.
+PROGRAM is nexthopd or nexthop-forward. A side effect is one write to netlink, one transaction of the firewall, one
+sysctl, one commit of the database, one writing call that the cloud has taken (its answer is not read any more), and one
+word to the other daemon that it acts on: what is about to be removed, what must stay, what is gone. FILE holds n; it is
+read at the start and on SIGUSR1, and the count starts anew; without it the daemon is an ordinary one. What was done is
+appended to FILE.log, so that a test can tell what lay before each death. Nothing of this is in the program itself.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from api import serve
+from appliance import forwardd
+from appliance.forwardclient import ForwardClient
+from appliance.forwardserver import ForwardServer
+from appliance.forwardtalk import Gone, Message, Removing, Stays
 from appliance.intent import IntentStore
-from appliance.kernel import host
+from appliance.kernel import choose, fib, host
 from appliance.kernel.firewall import Backend
+from appliance.kernel.netlink import CREATE
 from appliance.kernel.route import Routes
 from cloud.aliyun import Rpc
 
@@ -26,8 +32,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+    from appliance.kernel.netlink import Message as Netlink
     from appliance.kernel.state import Drift
 
+_PROGRAM = sys.argv.pop(1)
 _FILE = Path(sys.argv.pop(1))
 _left: list[int] = []
 
@@ -52,13 +60,17 @@ def effect(name: str) -> None:
 
 
 def _wrap_routes() -> None:
-    write = Routes._write
+    send = Routes._send
 
-    async def written(self: Routes, what: str, command: str, **spec: Any) -> None:
-        await write(self, what, command, **spec)
-        effect(f"netlink {what} {command} {spec.get('dst', '')} {'' if 'oif' in spec else 'unreachable'}".strip())
+    def sent(self: Routes, message: Netlink) -> None:
+        send(self, message)
+        route = fib.entry(message.body)
+        command = "add" if message.flags & CREATE else "del"
+        effect(
+            f"netlink route {command} {route and route.destination} {'' if route and route.device else 'unreachable'}"
+        )
 
-    Routes._write = written  # type: ignore[method-assign]
+    Routes._send = sent  # type: ignore[method-assign]
 
 
 def _wrap_firewall() -> None:
@@ -112,9 +124,30 @@ def _wrap_cloud() -> None:
     Rpc._answer = answered  # type: ignore[method-assign]
 
 
+def _wrap_talk() -> None:
+    """A word that was written is in the socket's buffer, and is heard even if its speaker dies at once."""
+    for end in (ForwardServer, ForwardClient):
+        tell = end._tell
+
+        def told(self: Any, message: Message, tell: Any = tell) -> None:
+            tell(self, message)
+            if isinstance(message, Removing | Stays | Gone):
+                effect(f"say {type(message).__name__.lower()}")
+
+        end._tell = told  # type: ignore[method-assign]
+
+
+def _spare_the_probe() -> None:
+    """Take the firewall that is preferred as it is: to try it takes a second of each of many lives."""
+    defaults = choose.choose.__kwdefaults__
+    assert defaults is not None
+    defaults["ask"] = lambda _name: {}
+
+
 if __name__ == "__main__":
-    for wrap in (_wrap_routes, _wrap_firewall, _wrap_sysctls, _wrap_store, _wrap_cloud):
+    _spare_the_probe()
+    for wrap in (_wrap_routes, _wrap_firewall, _wrap_sysctls, _wrap_store, _wrap_cloud, _wrap_talk):
         wrap()
     arm()
     signal.signal(signal.SIGUSR1, lambda *_: arm())
-    serve.main()
+    {"nexthopd": serve.main, "nexthop-forward": forwardd.main}[_PROGRAM]()

@@ -21,6 +21,7 @@ INSTANCE: Final = "i-nexthop"
 TABLE: Final = "vtb-system"
 MORE_TABLE: Final = "vtb-more"
 LINK: Final = "hk"
+WATCHDOG: Final = 30.0  # seconds, as in the image's units
 ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
 
 
@@ -184,10 +185,37 @@ def nexthop(directory: Path, *command: str) -> tuple[str, ...]:
     return (*PYTHON, "api.cli", "--socket", f"{directory}/run/nexthopd.sock", *command)
 
 
+def capable(*capabilities: str) -> tuple[str, ...]:
+    """Return what runs a command with these capabilities and no others, as the image's units do.
+
+    Root's name is kept, since this tree may lie where nobody else can read; but root without a capability may do no
+    more to the kernel than anybody.
+    """
+    few = ",".join(["-all", *(f"+{capability}" for capability in capabilities)])
+    return ("setpriv", "--no-new-privs", "--inh-caps=-all", f"--bounding-set={few}")
+
+
+FORWARD_MAY: Final = ("net_admin", "net_raw")
+
+
+def forward(directory: Path, *program: str) -> tuple[str, ...]:
+    """Return the command line of nexthop-forward; `program`: what runs in its place."""
+    started = program or (*PYTHON, "appliance.forwardd")
+    return (*capable(*FORWARD_MAY), *started, "--config", f"{directory}/nexthop.toml")
+
+
+def nexthopd(directory: Path, *program: str) -> tuple[str, ...]:
+    """Return the command line of nexthopd, which has no capability at all; `program`: what runs in its place."""
+    return (*capable(), *(program or (*PYTHON, "api.serve")), "--config", f"{directory}/nexthop.toml")
+
+
 def appliance_units(directory: Path) -> str:
-    """Return what runs on the appliance, for the supervisor: nexthopd, and a gtun for every link file."""
+    """Return what runs on the appliance, for the supervisor: the two daemons, and a gtun for every link file."""
     plan: dict[str, Any] = {
-        "units": {"nexthopd": [*PYTHON, "api.serve", "--config", f"{directory}/nexthop.toml"]},
+        "units": {
+            "nexthop-forward": {"argv": forward(directory), "watchdog": WATCHDOG},
+            "nexthopd": {"argv": nexthopd(directory), "after": ["nexthop-forward"], "watchdog": WATCHDOG},
+        },
         "template": {
             "name": "gtun@{stem}",
             "glob": f"{directory}/state/links/*.toml",
@@ -202,4 +230,4 @@ def appliance_units(directory: Path) -> str:
 
 def gtund_units(directory: Path) -> str:
     """Return what runs on the far end."""
-    return json.dumps({"units": {"gtund": gtund(directory, "run")}}, indent=1)
+    return json.dumps({"units": {"gtund": {"argv": gtund(directory, "run")}}}, indent=1)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 MORE = "10.250.0.0/16"
+DAEMONS = ("nexthop-forward", "nexthopd")
 FOREIGN = "iptables-legacy -w -A FORWARD -s 192.0.2.7 -j DROP; ip route add 198.18.0.0/15 via 172.18.2.253"
 
 
@@ -64,7 +65,7 @@ def refused(lab: Lab, cidr: str) -> str:
 
 
 def problems(lab: Lab) -> set[str]:
-    return {problem["code"] for problem in lab.api("GET", "/v1/status")["problems"]}
+    return {each["code"] for each in lab.api("GET", "/v1/status")["findings"]}
 
 
 def flows(lab: Lab) -> None:
@@ -72,15 +73,17 @@ def flows(lab: Lab) -> None:
 
 
 def restart(lab: Lab) -> None:
-    before = lab.unit("appliance", "nexthopd").starts
-    lab.kill("appliance", "nexthopd")
-    lab.wait("a new nexthopd", lambda: lab.unit("appliance", "nexthopd").starts > before)
+    """Kill both daemons, and wait for the next ones."""
+    for unit in DAEMONS:
+        before = lab.unit("appliance", unit).starts
+        lab.kill("appliance", unit)
+        lab.wait(f"a new {unit}", lambda: lab.unit("appliance", unit).starts > before)  # noqa: B023
     lab.wait_for_api()
 
 
 def comes_back(lab: Lab) -> None:
     """See that all is well again without help, and that changes are taken."""
-    lab.wait("the verdict", lambda: lab.api("GET", "/v1/status")["verdict"] == "ok")
+    lab.wait("the verdict", lambda: lab.api("GET", "/v1/status")["verdict"]["level"] == "ok")
     assert {each["cidr"] for each in lab.api("GET", "/v1/cidrs")["cidrs"]} == set(CIDRS)
     lab.api("POST", "/v1/cidrs", {"cidr": MORE, "via": LINK})
     lab.api("DELETE", f"/v1/cidrs/{MORE}")
@@ -150,7 +153,7 @@ def test_a_purge_waits_for_the_daemon_to_be_stopped(lab: Lab) -> None:
 
 def test_a_purge_leaves_nothing_of_ours_and_all_of_others(lab: Lab) -> None:
     """The last test of this file: there is nothing left to test."""
-    for unit in ("nexthopd", f"gtun@{LINK}"):
+    for unit in (*DAEMONS, f"gtun@{LINK}"):
         lab.kill("appliance", unit, hold=True)
         lab.wait("its end", lambda unit=unit: lab.unit("appliance", unit).pid is None)  # type: ignore[misc]
     said = purge(lab).stdout

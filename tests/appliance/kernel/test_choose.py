@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.kernel.choose import choose, probe
-from appliance.kernel.firewall import FirewallError, Rules, lines
+from appliance.kernel.firewall import FirewallError
 from appliance.kernel.probe import CASES
+from appliance.kernel.rules import Rules, layout, version_of
 from tests.conftest import iptables_fault
 
 from .test_backends import KINDS
@@ -69,8 +70,8 @@ def test_the_probe_tries_every_shape_of_rule() -> None:
         versions = {network.version for network, _ in rules.carried} or {4}
         return {
             (line.chain, line.action, line.state, version)
-            for line in lines(rules)
-            for version in ({line.destination.version} if line.destination else versions)
+            for line in layout(rules).lines
+            for version in ({version_of(line.destination)} if line.destination else versions)
         }
 
     tried = set[object]().union(*(shapes(rules) for rules in CASES.values()))

@@ -57,3 +57,20 @@ def test_what_cannot_be_written_is_told_as_not_mended(tmp_path: Path, monkeypatc
     (drift,) = host.keep([host.Sysctl("ipv4/ip_forward", "1")])
     assert not drift.mended
     assert (drift.was, drift.now, drift.wanted) == ("0", "0", "1")
+
+
+def test_a_table_of_connections_that_is_too_small_is_enlarged_and_a_larger_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel lets only the machine itself set it, no namespace: so files stand in for it."""
+    monkeypatch.setattr(host, "_ROOT", tmp_path)
+    (tmp_path / "netfilter").mkdir()
+    most, buckets = (tmp_path / "netfilter" / name for name in ("nf_conntrack_max", "nf_conntrack_buckets"))
+    most.write_text("65536\n")
+    buckets.write_text("262144\n")
+    settings = host.wanted(None, [], conntrack=524288)
+    (drift,) = host.keep(settings)
+    assert (drift.was, drift.now, drift.mended) == ("65536", "524288", True)
+    assert buckets.read_text() == "262144\n"
+    assert host.keep(settings) == ()
+    assert not any("conntrack" in setting.key for setting in host.wanted(None, []))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from appliance.kernel.firewall import Backend, Rules
+from appliance.kernel.firewall import Backend
+from appliance.kernel.rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

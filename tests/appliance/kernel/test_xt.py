@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
-from ipaddress import ip_network
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.kernel import xt
-from appliance.kernel.firewall import Action, Chain, Line
+from appliance.kernel.rules import Action, Chain, Line
 
+INDEXES = {"a": 1, "b": 2, "c": 3}
 _SIZES = {4: (112, 88), 6: (168, 140)}
 
 
@@ -28,20 +28,23 @@ devices = st.text("abc-0", min_size=1, max_size=15).map(str) | st.just("")
 
 
 @settings(deadline=None)
-@given(st.sampled_from([4, 6]), devices, devices, st.booleans(), st.integers(0, 2**128 - 1), st.integers(0, 128))
-def test_what_is_stamped_on_is_read_off(
-    version: int, incoming: str, outgoing: str, inverted: bool, address: int, length: int
+@given(st.sampled_from([4, 6]), devices, devices, st.booleans(), st.booleans(), st.booleans())
+def test_rules_that_differ_in_anything_differ_in_their_form(
+    version: int, incoming: str, outgoing: str, inverted: bool, out: bool, back: bool
 ) -> None:
-    bits = 32 if version == 4 else 128
-    network = ip_network((address % 2**bits, length % (bits + 1)), strict=False) if version == 4 else None
-    if network is None:
-        network = ip_network((address % 2**bits | 1 << 127, length % (bits + 1)), strict=False)
     sign = "!" if inverted and incoming and outgoing else ""
-    line = Line(Chain.FORWARD, Action.REJECT, sign + incoming, sign + outgoing, network)
-    raw = xt.stamp(_template(version), line, version)
-    nothing = ip_network((0, 0)) if version == 4 else ip_network("::/0")
-    seen = xt.ends(xt.form(raw, version, b"REJECT").header, version)
-    assert seen == (sign + incoming, sign + outgoing, network, nothing)
+    line = Line(Chain.FORWARD, Action.REJECT, sign + incoming, sign + outgoing, "a" * out, source="b" * back)
+    seen = xt.form(xt.stamp(_template(version), line, version, INDEXES), version, b"REJECT")
+    names = [name for name, _, _ in seen.matches]
+    assert names == [b"comment", *[b"set"] * (out + back)]
+    for other in (replace(line, incoming="other"), replace(line, outgoing="!other"), replace(line, source="c")):
+        assert xt.form(xt.stamp(_template(version), other, version, INDEXES), version, b"REJECT") != seen
+
+
+def test_a_set_is_looked_up_by_its_number_and_the_side_that_is_meant() -> None:
+    line = Line(Chain.FORWARD, Action.REJECT, destination="a", source="b")
+    matches = xt.form(xt.stamp(_template(4), line, 4, INDEXES), 4, b"REJECT").matches
+    assert [parameters[:4] for _, _, parameters in matches[1:]] == [b"\x01\0\x01\0", b"\x02\0\x01\x02"]
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -53,13 +56,6 @@ def test_what_the_kernel_leaves_behind_a_name_does_not_count(version: int) -> No
 
 
 def test_a_device_name_matches_whole_names_only() -> None:
-    raw = xt.stamp(_template(4), Line(Chain.FORWARD, Action.REJECT, "tun-h"), 4)
+    raw = xt.stamp(_template(4), Line(Chain.FORWARD, Action.REJECT, "tun-h"), 4, {})
     assert raw[16:32] == b"tun-h".ljust(16, b"\0")
     assert raw[48:64] == (b"\xff" * 6).ljust(16, b"\0")
-
-
-@settings(deadline=None)
-@given(st.binary(min_size=84, max_size=84))
-def test_a_garbled_header_is_an_error_of_the_named_kind_or_reads(header: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        xt.ends(header, 4)

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from api.log import OneLine, install
+from appliance.log import OneLine, install
 
 
 def written(record: logging.LogRecord) -> str:
