@@ -11,15 +11,17 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Final
 
 from .identity import write_private
 from .token import NAME
+
+Network = IPv4Network | IPv6Network
 
 JOIN_SECRET: Final = 32
 JOIN_VALID: Final = 24 * 3600.0
@@ -40,6 +42,10 @@ class BadName(ValueError):
     """That is no name for a client."""
 
 
+class BadPrefix(ValueError):
+    """That network cannot lie behind a client."""
+
+
 class PoolEmpty(ValueError):
     """No address is left in the tunnel's subnet."""
 
@@ -53,6 +59,13 @@ class Client:
     key_sha256: str = ""
     join_sha256: str = ""
     join_until: float = 0.0
+    prefixes: tuple[str, ...] = ()
+    """Networks behind the client that it may send from, beside its own addresses."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Return the prefixes as networks."""
+        return tuple(ip_network(prefix) for prefix in self.prefixes)
 
     @property
     def joined(self) -> bool:
@@ -63,8 +76,15 @@ class Client:
 class Registry:
     """The directory with the clients' files."""
 
-    def __init__(self, directory: Path, subnet: IPv4Network, gateway: IPv4Address, first: IPv4Address) -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        subnet: IPv4Network,
+        gateway: IPv4Address,
+        first: IPv4Address,
+        served: tuple[Network, ...] = (),
+    ) -> None:
+        self._directory, self._served = directory, served
         self._subnet, self._gateway, self._first = subnet, gateway, first
 
     def all(self) -> tuple[Client, ...]:
@@ -76,19 +96,25 @@ class Registry:
         if not NAME.fullmatch(name):
             raise UnknownClient(name)
         try:
-            return Client(**json.loads(self._path(name).read_bytes()))
+            fields = json.loads(self._path(name).read_bytes())
+            return Client(**{**fields, "prefixes": tuple(fields.get("prefixes", ()))})
         except FileNotFoundError:
             raise UnknownClient(name) from None
 
-    def add(self, name: str, now: float) -> tuple[Client, bytes]:
-        """Register a client and give it an address; return it and the join secret, which is not kept."""
+    def add(self, name: str, now: float, prefixes: tuple[Network, ...] = ()) -> tuple[Client, bytes]:
+        """Register a client and give it an address; return it and the join secret, which is not kept.
+
+        `prefixes`: networks behind it that it may send from. Raise `BadName`, `ClientExists`, `BadPrefix`, `PoolEmpty`.
+        """
         if not NAME.fullmatch(name):
             raise BadName(f"{name!r} cannot be a client's name: 1 to 11 of a-z, 0-9 and -, a letter first")
         with self._locked():
             if self._path(name).exists():
                 raise ClientExists(f"there is a client {name!r} already: remove it first, or choose another name")
+            self._check(prefixes)
             secret = secrets.token_bytes(JOIN_SECRET)
-            client = Client(name, str(self._free_address()), "", _sha256(secret), now + JOIN_VALID)
+            texts = tuple(map(str, prefixes))
+            client = Client(name, str(self._free_address()), "", _sha256(secret), now + JOIN_VALID, texts)
             self._write(client)
         return client, secret
 
@@ -134,10 +160,32 @@ class Registry:
                 return joined
         return None
 
+    def _check(self, prefixes: Iterable[Network]) -> None:
+        """Raise `BadPrefix` for a network that is no unicast one, or that is somebody else's already."""
+        others = [(f"client {client.name}", network) for client in self.all() for network in client.networks]
+        others.append(("the tunnel", self._subnet))
+        others += [("what gtund serves", network) for network in self._served]
+        for prefix in prefixes:
+            if not prefix.prefixlen or prefix.is_multicast or prefix.is_loopback or prefix.is_link_local:
+                raise BadPrefix(f"{prefix} cannot lie behind a client: name the networks that it sends from")
+            for whose, other in others:
+                if prefix.version == other.version and prefix.overlaps(other):
+                    raise BadPrefix(f"{prefix} cannot lie behind this client: {other} belongs to {whose}")
+
     def _free_address(self) -> IPv4Address:
+        """Return the free address whose turn it is.
+
+        They go round, since the kernel remembers connections for days: who gets an address that was just given back
+        would be sent answers to what the one before had asked.
+        """
         taken = {client.address for client in self.all()} | {str(self._gateway)}
-        for number in range(int(self._first), int(self._subnet.broadcast_address)):
+        first, end = int(self._first), int(self._subnet.broadcast_address)
+        turn = self._directory / ".next"
+        begin = int(turn.read_text()) if turn.exists() else first
+        begin = begin if first <= begin < end else first
+        for number in (*range(begin, end), *range(first, begin)):
             if str(IPv4Address(number)) not in taken:
+                turn.write_text(str(number + 1))
                 return IPv4Address(number)
         raise PoolEmpty(f"every address of {self._subnet} from {self._first} on is leased: remove a client")
 

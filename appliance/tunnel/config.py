@@ -6,7 +6,7 @@ import base64
 import binascii
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,6 +14,11 @@ from .session import MOST_CONNECTIONS, Mode
 from .token import NAME
 
 T = TypeVar("T")
+
+_SMALLEST_MTU: Final = 1280  # RFC 8200, section 5: below it the kernel does no IPv6
+_LARGEST_MTU: Final = 65_535
+
+Network = IPv4Network | IPv6Network
 
 # The addresses of gtun 2.0.2, so that what people know stays true.
 _SUBNET: Final = IPv4Network("100.64.240.0/24")
@@ -61,15 +66,27 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class TunnelConfig:
-    """The tunnel's own addresses, what lies behind gtund, whether it masquerades towards it; `gso` as for a link."""
+    """The tunnel's own addresses, what lies behind gtund, whether it masquerades towards it; `gso` as for a link.
 
-    serve: tuple[IPv4Network, ...]
+    `subnet6` is the tunnel's IPv6 block. Without it, gtund takes one that follows from its own key, but only where it
+    serves IPv6.
+    """
+
+    serve: tuple[Network, ...]
     subnet: IPv4Network = _SUBNET
     gateway: IPv4Address = _GATEWAY
     first: IPv4Address = _FIRST
     snat: bool = True
     mtu: int = 1500
     gso: bool = True
+    subnet6: IPv6Network | None = None
+
+    def six(self, address: IPv4Address) -> IPv6Interface | None:
+        """Return the IPv6 address that goes with an IPv4 one of the subnet: the one as far into its block, if any."""
+        if self.subnet6 is None:
+            return None
+        number = int(address) - int(self.subnet.network_address)
+        return IPv6Interface((self.subnet6[number], self.subnet6.prefixlen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,10 @@ def read_gtund(path: Path) -> GtundConfig:
         raise ConfigError(f'{path}: [tunnel] serve is empty: name what lies behind gtund, such as ["10.244.0.0/16"]')
     if tunnel.gateway not in tunnel.subnet or tunnel.first not in tunnel.subnet:
         raise ConfigError(f"{path}: [tunnel] gateway and first must lie in subnet = {tunnel.subnet}")
+    if tunnel.subnet6 is not None and tunnel.subnet6.num_addresses < tunnel.subnet.num_addresses:
+        raise ConfigError(f"{path}: [tunnel] subnet6 = {tunnel.subnet6} has fewer addresses than subnet")
+    if not _SMALLEST_MTU <= tunnel.mtu <= _LARGEST_MTU:
+        raise ConfigError(f"{path}: [tunnel] mtu = {tunnel.mtu}: {_SMALLEST_MTU} to {_LARGEST_MTU}")
     return GtundConfig(server, tunnel)
 
 
@@ -160,8 +181,10 @@ def _convert(value: Any, kind: str, where: str) -> Any:
                 return IPv4Network(value)
             case "IPv4Address":
                 return IPv4Address(value)
-            case "tuple[IPv4Network, ...]" if isinstance(value, list):
-                return tuple(IPv4Network(item) for item in value)
+            case "IPv6Network | None":
+                return IPv6Network(value)
+            case "tuple[Network, ...]" if isinstance(value, list):
+                return tuple(ip_network(item) for item in value)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     raise ConfigError(f"{where} must be {kind}")

@@ -53,6 +53,12 @@ _MOST_RECEIVED: Final = 128
 _ALONE: Final = 32
 """Reads of one datagram each after which no memory is laid out for more: what nobody joins should not cost that."""
 
+_WITHHELD: Final = 50
+"""Of so many units one is told to be lost while parts are being forged."""
+
+_MOST_URGENT: Final = 64
+"""Probes and echoes that wait: a peer that sends probes and takes no echoes shall not fill our memory."""
+
 _REPORT: Final = struct.Struct("!QQ")
 _PIECES: Final = 2
 """Of one datagram, as `unit.cut` lays them out."""
@@ -81,7 +87,9 @@ class Datagram:
         self._opener = unit.Opener(session, direction.opposite)
         self._session_id = session.session_id
         self._reassembly = unit.Reassembly()
-        self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
+        self._contradicted = self._withheld = 0
+        self._told = (-1, 0)  # at the last echo: the newest unit, and how many parts had been forged
+        self._urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
         self._part = 0
@@ -110,7 +118,8 @@ class Datagram:
                 sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
         with contextlib.suppress(OSError):
             sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-        self._v6 = sock.family == socket.AF_INET6
+        # A socket for both versions speaks IPv4 with a peer whose address is mapped, and then takes IPv4's options.
+        self._v6 = sock.family == socket.AF_INET6 and not sock.getpeername()[0].startswith("::ffff:")
         if self._v6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
         else:
@@ -155,8 +164,19 @@ class Datagram:
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
         if kind is frame.Kind.ECHO:
-            payload += _REPORT.pack(self._opener.window.newest + 1, self._opener.window.taken)
+            payload += self._taken()
         self._urgent.append((kind, payload))
+
+    def _taken(self) -> bytes:
+        """Return what the peer is told of its units. Where parts are being forged, a few count as lost.
+
+        That makes its units small, so that there is less to forge in.
+        """
+        window = self._opener.window
+        if self._reassembly.contradictions > self._told[1]:
+            self._withheld += 1 + (window.newest - self._told[0]) // _WITHHELD
+        self._told = window.newest, self._reassembly.contradictions
+        return _REPORT.pack(window.newest + 1, max(0, window.taken - self._withheld))
 
     def echoed(self, payload: bytes, now: float) -> None:
         """Take an echo: the round trip, and what the peer tells of what arrived."""
@@ -311,16 +331,24 @@ class Datagram:
 
     def _add(self, place: unit.Place | None, count: int, parts: memoryview) -> Iterator[tuple[int, memoryview]]:
         if place is None or place.session_id != self._session_id:
-            self._counters["drop_stray"] += 1
+            self._counters["drop_malformed" if place is None else "drop_stray"] += 1
             return
         sealed = self._reassembly.add(place, count, parts, time.monotonic())
+        if self._reassembly.contradictions > self._contradicted:
+            self._counters["drop_forged"] += 1
+            self._contradicted = self._reassembly.contradictions
         if sealed is None:
             return
         try:
             length = self._opener.open(place, sealed, self._plain)
         except keys.NotAuthentic:
-            self._counters["drop_forged"] += 1
+            fresh = self._opener.window.fresh(place.counter)
+            self._counters["drop_forged" if fresh else "drop_replayed"] += 1
+            if not fresh:
+                self._reassembly.done(place)
             return
+        if len(parts) < place.length:
+            self._reassembly.done(place)
         yield place.kind, self._plain[:length]
 
     def _expect(self, part: int) -> None:

@@ -11,8 +11,9 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from . import keys, orphan, tun
@@ -32,8 +33,8 @@ class Traffic:
     counters: dict[str, int] = field(default_factory=dict)
     channels: dict[str, Any] = field(default_factory=dict)
 
-    def report(self) -> dict[str, object]:
-        """Return what a control socket tells of it.
+    def report(self, kernel: Mapping[str, int] = MappingProxyType({})) -> dict[str, object]:
+        """Return what a control socket tells of it; `kernel`: what the kernel has counted for the same device.
 
         `channel`: what is in use, which is not what was asked for where UDP does not pass; `loss`: the share of our
         datagrams' units that was lost over the last seconds; `unit_bytes`: how much of such a unit is sealed at once.
@@ -45,7 +46,7 @@ class Traffic:
             "loss": datagram.get("loss"),
             "unit_bytes": datagram.get("unit_bytes"),
             "channels": self.channels,
-            "counters": self.counters,
+            "counters": {**self.counters, **kernel},
         }
 
 

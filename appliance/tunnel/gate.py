@@ -1,37 +1,96 @@
 """What stands before authentication: how many may knock, for how long. Pure.
 
-A stranger costs one place until it has said who it is. Places are few in all and fewer for one source, so that a flood
-from one address, or a crowd that connects and says nothing, leaves room for a client that comes home.
+A stranger costs one place until it has said who it is. Places are few in all and fewer for one source. When all are
+taken, the newcomer gets the place of whoever has had one for longest: a client that comes home says who it is within a
+few round trips, and a crowd that connects and says nothing is always the older one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final
 
-PLACES: Final = 256
+PLACES: Final = 512
 PLACES_PER_SOURCE: Final = 16
 PATIENCE: Final = 5.0
 """Seconds in which a stranger must have said who it is."""
+
+_TLS: Final = b"\x16\x03"
+"""A handshake record of any TLS (RFC 8446, section 5.1)."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A stranger's place. `cut` ends whatever it is at; it leaves by itself then."""
+
+    source: str
+    cut: Callable[[], object]
 
 
 class Gate:
     """Counts strangers by source address."""
 
     def __init__(self) -> None:
-        self._inside: Counter[str] = Counter()
+        self._inside: dict[Place, None] = {}  # the oldest first
+        self._by_source: Counter[str] = Counter()
         self.turned_away = 0
 
-    def enter(self, source: str) -> bool:
-        """Give a stranger a place; return False if there is none."""
-        if self._inside.total() >= PLACES or self._inside[source] >= PLACES_PER_SOURCE:
+    def enter(self, source: str) -> Place | None:
+        """Give a stranger a place, or None if its source has too many; the oldest gives way where there is none."""
+        whose = _whose(source)
+        if self._by_source[whose] >= PLACES_PER_SOURCE:
             self.turned_away += 1
-            return False
-        self._inside[source] += 1
-        return True
+            return None
+        if len(self._inside) >= PLACES:
+            oldest = next(iter(self._inside))
+            self.turned_away += 1
+            oldest.cut()
+            self.leave(oldest)
+        place = Place(whose, lambda: None)
+        self._inside[place] = None
+        self._by_source[whose] += 1
+        return place
 
-    def leave(self, source: str) -> None:
-        """Take the place back."""
-        self._inside[source] -= 1
-        if not self._inside[source]:
-            del self._inside[source]
+    def leave(self, place: Place) -> None:
+        """Take the place back; a second time changes nothing."""
+        if place not in self._inside:
+            return
+        del self._inside[place]
+        self._by_source[place.source] -= 1
+        if not self._by_source[place.source]:
+            del self._by_source[place.source]
+
+
+class Pace:
+    """How many handshakes of TLS are done in a second: they cost a thousand times what they cost who only asks.
+
+    A few can be done at once after a quiet time, as when all clients come back together.
+    """
+
+    RATE: Final = 200.0
+    AT_ONCE: Final = 64.0
+
+    def __init__(self) -> None:
+        self._left, self._at = self.AT_ONCE, 0.0
+
+    def take(self, now: float) -> float:
+        """Take a turn and return 0.0, or return the seconds until there is one."""
+        self._left = min(self.AT_ONCE, self._left + (now - self._at) * self.RATE)
+        self._at = now
+        if self._left < 1:
+            return (1 - self._left) / self.RATE
+        self._left -= 1
+        return 0.0
+
+
+def plausible(first: bytes, preface: bytes) -> bool:
+    """Return whether a connection may begin with these bytes, of which there may be few yet."""
+    return any(first[: len(start)] == start[: len(first)] for start in (_TLS, preface))
+
+
+def _whose(source: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the /64 that anybody with IPv6 has all addresses of."""
+    return str(ip_network((source, 64), strict=False)) if ":" in source else source

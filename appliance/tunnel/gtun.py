@@ -195,7 +195,8 @@ class Gtun:
         self._standing.address, self._standing.peer = str(welcome.address), str(welcome.gateway)
 
     def _addressing(self, welcome: Welcome) -> tun.Addressing:
-        return tun.Addressing(welcome.address, None, welcome.mtu, f"nexthop link {self._link.name}")
+        alias = f"nexthop link {self._link.name}"
+        return tun.Addressing(welcome.address, None, welcome.mtu, alias, welcome.address6)
 
     def _refused(self, error: tun.DeviceRefused) -> LinkDown | WorkerDied:
         """Return what it means that the device cannot be set up: deleted, it has to be opened anew."""

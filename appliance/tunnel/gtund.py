@@ -12,12 +12,14 @@ import base64
 import contextlib
 import json
 import logging
+import resource
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from ipaddress import IPv4Network
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +33,7 @@ from .strays import Strays
 
 log = logging.getLogger("gtund")
 
-_BACKLOG: Final = 256
+_BACKLOG: Final = 1024
 _DEFAULT: Final = Path("/etc/nexthop/gtund.toml")
 _RUN: Final = Path("/run/gtund")
 
@@ -43,16 +45,22 @@ class Unusable(Exception):
 def registry(settings: config.GtundConfig) -> clients.Registry:
     """Return the clients of this gtund."""
     tunnel = settings.tunnel
-    return clients.Registry(Path(settings.server.state) / "clients", tunnel.subnet, tunnel.gateway, tunnel.first)
+    place = Path(settings.server.state) / "clients"
+    return clients.Registry(place, tunnel.subnet, tunnel.gateway, tunnel.first, tunnel.serve)
 
 
 async def serve(settings: config.GtundConfig) -> None:
     """Serve until SIGTERM or SIGINT."""
-    tunnel = settings.tunnel
-    tls = identity.server_context(identity.ensure(Path(settings.server.state)))
-    nat.apply(nat.render(tunnel.subnet, str(tunnel.gateway), tunnel.serve, snat=tunnel.snat))
-    nat.forward_packets()
+    key = identity.ensure(Path(settings.server.state))
+    tls, tunnel = identity.server_context(key), with_block(settings.tunnel, key)
+    six = tunnel.six(tunnel.gateway)
+    nat.apply(nat.render(nat.Zone(str(tunnel.gateway), tunnel.serve, str(six.ip) if six else None, snat=tunnel.snat)))
+    nat.forward_packets(v6=six is not None)
     tun.forbid(tunnel.subnet)
+    if tunnel.subnet6 is not None:
+        tun.forbid(tunnel.subnet6)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # strangers have descriptors, too
     listener = listen(settings.server.listen)
     server = Server(registry(settings), tunnel, tls, Strays(listener.family, listener.getsockname()))
     task = asyncio.current_task()
@@ -66,21 +74,28 @@ async def serve(settings: config.GtundConfig) -> None:
         notify("STOPPING=1")
 
 
+def with_block(tunnel: config.TunnelConfig, key: Path) -> config.TunnelConfig:
+    """Return the same with an IPv6 block, if IPv6 is served and no block was named."""
+    if tunnel.subnet6 is not None or all(network.version == 4 for network in tunnel.serve):
+        return tunnel
+    return replace(tunnel, subnet6=identity.block_of_file(key))
+
+
 def listen(where: str) -> socket.socket:
-    """Return a listening TCP socket; raise `Unusable`."""
+    """Return a listening TCP socket, for IPv4 as well where it says ``[::]``; raise `Unusable`."""
     host, port = config.host_and_port(where, "[server] listen")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::")
     except OSError as error:
         raise Unusable(f"cannot listen on {where}: {error.strerror}") from None
     listener.setblocking(False)  # noqa: FBT003 - the standard library's own signature
     return listener
 
 
-def add_client(settings: config.GtundConfig, name: str) -> str:
+def add_client(settings: config.GtundConfig, name: str, prefixes: Sequence[clients.Network] = ()) -> str:
     """Register a client and return its join token."""
-    return _token(settings, lambda known: known.add(name, time.time()))
+    return _token(settings, lambda known: known.add(name, time.time(), tuple(prefixes)))
 
 
 def rotate_client(settings: config.GtundConfig, name: str) -> str:
@@ -99,10 +114,16 @@ def _token(settings: config.GtundConfig, grant: Callable[[clients.Registry], tup
 
 
 def list_clients(settings: config.GtundConfig) -> list[dict[str, object]]:
-    """Return each client's name, lease, and what the running gtund says of it."""
+    """Return each client's name, lease, networks, and what the running gtund says of it."""
     sessions = _ask(Path(settings.server.run) / "gtund.sock")
     return [
-        {"name": client.name, "address": client.address, "joined": client.joined, "session": sessions.get(client.name)}
+        {
+            "name": client.name,
+            "address": client.address,
+            "prefixes": list(client.prefixes),
+            "joined": client.joined,
+            "session": sessions.get(client.name),
+        }
         for client in registry(settings).all()
     ]
 
@@ -134,12 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     task.add_argument("--purge", action="store_true", help="remove its rules and device from this machine's kernel")
     old.add_argument("--verbose", action="store_true")
     client = verbs.add_parser("client", help="who may come in").add_subparsers(dest="noun", required=True)
-    for verb, text in (
-        ("add", "register a client and print its join token"),
-        ("rm", "forget a client"),
-        ("rotate", "print a join token for another key; the present one is good until that is enrolled"),
-    ):
-        client.add_parser(verb, parents=[common], help=text).add_argument("name")
+    add = client.add_parser("add", parents=[common], help="register a client and print its join token")
+    add.add_argument("name")
+    text = "a network behind the client that it may send from, and that is reached by way of it; may be repeated"
+    add.add_argument("--prefix", type=ip_network, action="append", default=[], metavar="CIDR", help=text)
+    client.add_parser("rm", parents=[common], help="forget a client, and cut it").add_argument("name")
+    text = "print a join token for another key; the present one is good until that is enrolled"
+    client.add_parser("rotate", parents=[common], help=text).add_argument("name")
     client.add_parser("ls", parents=[common], help="list clients").add_argument("--json", action="store_true")
     return parser
 
@@ -157,8 +179,13 @@ def _carry_out(options: argparse.Namespace) -> None:
             for client in registry(settings).all():
                 tun.destroy(device_of(client.name))
             tun.permit(settings.tunnel.subnet)
+            tun.keep_behind(())
+            key = Path(settings.server.state) / identity.FILE
+            six = with_block(settings.tunnel, key).subnet6 if key.exists() else settings.tunnel.subnet6
+            if six is not None:
+                tun.permit(six)
         case _, "add":
-            sys.stdout.write(add_client(settings, options.name) + "\n")
+            sys.stdout.write(add_client(settings, options.name, options.prefix) + "\n")
         case _, "rotate":
             sys.stdout.write(rotate_client(settings, options.name) + "\n")
         case _, "rm":
@@ -197,6 +224,7 @@ def main() -> None:
         config.ConfigError,
         clients.ClientExists,
         clients.BadName,
+        clients.BadPrefix,
         clients.PoolEmpty,
         nat.FirewallRefused,
         tun.DeviceRefused,

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import os
 import ssl
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-_FILE: Final = "identity.pem"
+FILE: Final = "identity.pem"
+"""In the state directory."""
 
 
 class PinMismatch(Exception):
@@ -29,7 +31,7 @@ class PinMismatch(Exception):
 
 def ensure(state: Path) -> Path:
     """Return the file with the server's key and certificate, made on first use; only its owner can read it."""
-    path = state / _FILE
+    path = state / FILE
     if not path.exists():
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gtund")])
@@ -54,6 +56,11 @@ def ensure(state: Path) -> Path:
 def pin_of_file(path: Path) -> str:
     """Return the pin of the certificate in a file that `ensure` made."""
     return _pin(x509.load_pem_x509_certificate(path.read_bytes()))
+
+
+def block_of_file(path: Path) -> IPv6Network:
+    """Return the /64 that follows from the certificate's key: unique, as RFC 4193 (section 3.2) asks, and lasting."""
+    return IPv6Network((b"\xfd" + base64.b64decode(pin_of_file(path))[:7] + bytes(8), 64))
 
 
 def check_pin(certificate: bytes | None, pin: str) -> None:

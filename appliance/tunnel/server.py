@@ -21,11 +21,11 @@ from typing import Final
 
 from appliance.notify import Watchdog
 
-from . import frame, keys, tun
+from . import frame, keys, nat, tun
 from .clients import Client, Registry, UnknownClient
-from .config import TunnelConfig
+from .config import Network, TunnelConfig
 from .dataplane import DataPlane, Over, Ready, Roamed, WorkerDied
-from .gate import PATIENCE, Gate
+from .gate import PATIENCE, Gate, Pace, Place, plausible
 from .race import first, hang_up, keep_alive
 from .session import (
     CAPABILITIES,
@@ -45,7 +45,10 @@ from .strays import Strays
 log = logging.getLogger("gtund")
 
 _READ: Final = 16 << 10
+_ACCEPTS: Final = 32
+_PAUSE: Final = 0.2
 _LOOK_EVERY: Final = 1.0
+_ALIAS: Final = "gtund client "
 _SILENT: Final = 10.0
 """Seconds without a word of a data plane, which reports each second, after which the watchdog is not fed any more."""
 
@@ -111,25 +114,26 @@ class Server:
 
     def __init__(self, registry: Registry, tunnel: TunnelConfig, tls: ssl.SSLContext, strays: Strays) -> None:
         self._registry, self._tunnel, self._tls, self._strays = registry, tunnel, tls, strays
-        self._gate = Gate()
+        self._gate, self._pace = Gate(), Pace()
+        self._waiting: list[asyncio.Future[None]] = []
         self._planes: dict[str, DataPlane] = {}
+        self._owners: dict[str, Client] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._watchdog = Watchdog()
         self.served: dict[str, Served] = {}
 
     async def run(self, listener: socket.socket) -> None:
         """Accept until cancelled; `listener` is bound, listening and non-blocking."""
+        # Who connects and says nothing is the kernel's to keep, as long as it keeps it (tcp(7)).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(PATIENCE))
         loop = asyncio.get_running_loop()
         try:
             async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 group.create_task(self._cut_removed())
                 stack.enter_context(self._strays.watched(self._hand_on))
-                while True:
-                    sock, address = await loop.sock_accept(listener)
-                    if self._gate.enter(address[0]):
-                        group.create_task(self._receive(sock, address[0]))
-                    else:
-                        sock.close()
+                loop.add_reader(listener, self._accept, listener, group)
+                stack.callback(loop.remove_reader, listener)
+                await loop.create_future()  # until cancelled
         finally:
             for served in tuple(self.served.values()):
                 served.end(Refusal.STOPPING, "gtund stops")
@@ -138,6 +142,7 @@ class Server:
 
     def report(self) -> dict[str, object]:
         """Return who is connected, for the control socket."""
+        refused = nat.refused()
         return {
             "turned_away": self._gate.turned_away,
             "tasks": len(asyncio.all_tasks()),
@@ -146,16 +151,36 @@ class Server:
                     "source": served.source,
                     "since": served.since,
                     "address": served.client.address,
-                    **served.plane.traffic.report(),
+                    **served.plane.traffic.report(refused.get(served.plane.device, {})),
                 }
                 for name, served in self.served.items()
             },
         }
 
-    async def _receive(self, sock: socket.socket, source: str) -> None:
+    def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
+        """Take a few of those that wait. What is plainly no client of ours costs no more than this."""
+        for _ in range(_ACCEPTS):
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:  # nobody waits
+                return
+            except OSError as error:  # out of descriptors, say: who is in goes on
+                log.error("cannot accept a connection: %s", error.strerror)
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(listener)
+                loop.call_later(_PAUSE, loop.add_reader, listener, self._accept, listener, group)
+                return
+            sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+            source = address[0].removeprefix("::ffff:")
+            if not _plausible(sock) or (place := self._gate.enter(source)) is None:
+                sock.close()
+                continue
+            place.cut = group.create_task(self._receive(sock, source, place)).cancel
+
+    async def _receive(self, sock: socket.socket, source: str, taken: Place) -> None:
         """See one connection through; whatever it does, only itself ends."""
         with contextlib.ExitStack() as place:
-            place.callback(self._gate.leave, source)
+            place.callback(self._gate.leave, taken)
             try:
                 if await _first_byte(sock) == frame.PREFACE_MAGIC[:1]:
                     await self._take_data(sock)
@@ -200,6 +225,7 @@ class Server:
         loop = asyncio.get_running_loop()
         keep_alive(sock)
         async with asyncio.timeout(PATIENCE):
+            await self._turn()
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE, ssl_shutdown_timeout=1
             )
@@ -222,6 +248,27 @@ class Server:
             await self._serve(client, hello, conversation, reader, writer, source)
         finally:
             hang_up(writer)
+
+    async def _turn(self) -> None:
+        """Wait until a handshake may be done. The latest goes first: who means it has not been here for long."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting and not self._pace.take(loop.time()):
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.call_later(1 / self._pace.RATE, self._next_turn)
+        self._waiting.append(turn)
+        await turn
+
+    def _next_turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._waiting[-1].done():  # it was cut while it waited
+            self._waiting.pop()
+        if not self._waiting:
+            return
+        if not (pause := self._pace.take(loop.time())):
+            _settle(self._waiting.pop())
+        loop.call_later(pause, self._next_turn)
 
     def _admit(self, conversation: Conversation, hello: Hello, source: str) -> Client | None:
         if choose_version(hello.versions) is None:
@@ -252,14 +299,17 @@ class Server:
                 old.end(Refusal.REPLACED, "the same client opened a newer session")
             session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
             session = keys.Session.agree(session_id, hello.random, ours)
-            plane.begin(session, "server", [f"{client.address}/32"], hello.connections, hello.mode.value)
+            six = self._tunnel.six(IPv4Address(client.address))
+            sources = [f"{client.address}/32", *([f"{six.ip}/128"] if six else []), *client.prefixes]
+            plane.begin(session, "server", sources, hello.connections, hello.mode.value)
             served = Served(client, session, plane, conversation, writer, source)
             self.served[client.name] = served
         lease = IPv4Interface(f"{client.address}/{self._tunnel.subnet.prefixlen}")
         version = choose_version(hello.versions) or 0
-        conversation.welcome(
-            Welcome(version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu, capabilities=CAPABILITIES)
+        welcome = Welcome(
+            version, session_id, ours, lease, self._tunnel.gateway, self._tunnel.mtu, six, capabilities=CAPABILITIES
         )
+        conversation.welcome(welcome)
         writer.write(conversation.to_send())
         log.info("client %s came in from %s with %s", client.name, source, client.address)
         try:
@@ -297,36 +347,62 @@ class Server:
             plane = DataPlane(device_of(client.name), gso=self._tunnel.gso)
             await plane.start()
             self._planes[client.name] = plane
-        address = IPv4Interface(f"{self._tunnel.gateway}/32")
-        alias = f"gtund client {client.name}"
-        tun.configure(plane.device, tun.Addressing(address, IPv4Address(client.address), self._tunnel.mtu, alias))
+        self._owners[client.name] = client
+        tun.configure(plane.device, self._addressing(client))
         return plane
+
+    def _addressing(self, client: Client) -> tun.Addressing:
+        """Return how the client's device is set up on this side."""
+        peer, gateway = IPv4Address(client.address), self._tunnel.gateway
+        ours6, peer6 = self._tunnel.six(gateway), self._tunnel.six(peer)
+        return tun.Addressing(
+            IPv4Interface(f"{gateway}/32"),
+            peer,
+            self._tunnel.mtu,
+            f"{_ALIAS}{client.name}",
+            ours6,
+            peer6.ip if peer6 else None,
+            client.networks,
+        )
 
     async def _cut_removed(self) -> None:
         """End the session of a client that is not registered any more, or whose name now belongs to another.
 
-        This look is also what feeds the watchdog, unless a data plane has fallen silent.
+        Its device goes with it, and the routes over that, so that no connection of its lives on. This look is also what
+        feeds the watchdog, unless a data plane has fallen silent.
         """
+        for device in tun.with_alias(_ALIAS):
+            if device not in {device_of(client.name) for client in self._registry.all()}:
+                tun.destroy(device)  # removed while no gtund ran
+        tun.keep_behind(self._behind())
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            for name, served in tuple(self.served.items()):
-                try:
-                    known = self._registry.get(name)
-                except UnknownClient:
-                    known = None
-                if known is None or known.key_sha256 != served.client.key_sha256:
-                    self.served.pop(name, None)
-                    served.end(Refusal.REMOVED, "the client was removed")
+            for name, client in tuple(self._owners.items()):
+                known = self._known(name)
+                if known is None or known.key_sha256 != client.key_sha256:
+                    if (served := self.served.pop(name, None)) is not None:
+                        served.end(Refusal.REMOVED, "the client was removed")
                     await self._forget(name)
             silent_since = time.monotonic() - _SILENT
             if all(plane.died or plane.answered_at > silent_since for plane in self._planes.values()):
                 self._watchdog.progressed()
 
+    def _behind(self) -> list[Network]:
+        return [network for client in self._registry.all() for network in client.networks]
+
+    def _known(self, name: str) -> Client | None:
+        try:
+            return self._registry.get(name)
+        except UnknownClient:
+            return None
+
     async def _forget(self, name: str) -> None:
+        del self._owners[name]
         plane = self._planes.pop(name, None)
         if plane is not None:
             await plane.close()
         tun.destroy(device_of(name))
+        tun.keep_behind(self._behind())
 
 
 def device_of(client: str) -> str:
@@ -356,6 +432,16 @@ async def _control_over(served: Served, reader: asyncio.StreamReader) -> str:
     except (OSError, frame.RemoteProtocolError, WorkerDied) as error:
         return f"its control connection broke: {error}"
     return "it closed the control connection"
+
+
+def _plausible(sock: socket.socket) -> bool:
+    """Return whether what a stranger has said so far may come from a client."""
+    try:
+        return plausible(sock.recv(len(frame.PREFACE_MAGIC), socket.MSG_PEEK) or b"\0", frame.PREFACE_MAGIC)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 async def _first_byte(sock: socket.socket) -> bytes:

@@ -20,11 +20,10 @@ each end names its capabilities, and what either lacks or does not know is not u
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface
 from typing import Final
 
 from . import frame, keys
@@ -118,7 +117,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The server lets it in. `address` carries the tunnel subnet's prefix length; `mtu` is in bytes."""
+    """The server lets it in. `address` carries the tunnel subnet's prefix length; `mtu` is in bytes.
+
+    `address6` is None from a server without IPv6 in the tunnel.
+    """
 
     version: int
     session_id: bytes
@@ -126,6 +128,7 @@ class Welcome:
     address: IPv4Interface
     gateway: IPv4Address
     mtu: int
+    address6: IPv6Interface | None = None
     capabilities: frozenset[Capability] = frozenset()
 
 
@@ -215,6 +218,7 @@ class Conversation:
             gateway=str(welcome.gateway),
             mtu=welcome.mtu,
             capabilities=sorted(each.value for each in welcome.capabilities),
+            **({"address6": str(welcome.address6)} if welcome.address6 else {}),
         )
 
     def rekey(self, rekey: Rekey) -> None:
@@ -278,7 +282,7 @@ def choose_version(offered: tuple[int, ...]) -> int | None:
 def _read(message: frame.Message) -> Event:
     try:
         return _READERS[message["type"]](message)
-    except (KeyError, ValueError, TypeError, binascii.Error):
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise frame.RemoteProtocolError(f"a malformed {message['type']!r}") from None
 
 
@@ -287,20 +291,23 @@ def _read_hello(message: frame.Message) -> Hello:
     if not isinstance(name, str) or not all(isinstance(version, int) for version in versions):
         raise TypeError
     random, connections = _bytes(message["random"]), message["connections"]
-    if len(random) != keys.RANDOM or not 1 <= connections <= MOST_CONNECTIONS:
+    if len(random) != keys.RANDOM or type(connections) is not int or not 1 <= connections <= MOST_CONNECTIONS:
         raise ValueError
     key, join, mode = _bytes(message["key"]), _bytes(message["join"]), Mode(message["mode"])
     able = _capabilities(message)
-    return Hello(tuple(versions), name, key, join, random, int(connections), mode, capabilities=able)
+    return Hello(tuple(versions), name, key, join, random, connections, mode, capabilities=able)
 
 
 def _read_welcome(message: frame.Message) -> Welcome:
     session_id, random, mtu = bytes.fromhex(message["session"]), _bytes(message["random"]), message["mtu"]
-    if len(session_id) != keys.SESSION_ID or len(random) != keys.RANDOM or not 576 <= mtu <= 65_535:
+    if len(session_id) != keys.SESSION_ID or len(random) != keys.RANDOM:
+        raise ValueError
+    if type(mtu) is not int or not 576 <= mtu <= 65_535:
         raise ValueError
     address, gateway = IPv4Interface(message["address"]), IPv4Address(message["gateway"])
+    address6 = IPv6Interface(message["address6"]) if "address6" in message else None
     able = _capabilities(message)
-    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu, capabilities=able)
+    return Welcome(int(message["version"]), session_id, random, address, gateway, mtu, address6, capabilities=able)
 
 
 def _read_rekey(message: frame.Message) -> Rekey:

@@ -80,5 +80,7 @@ class Strays:
         sock = socket.socket(self._family, socket.SOCK_DGRAM)
         sock.settimeout(0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if self._family == socket.AF_INET6:  # IPv4 as well where every address is meant, as the TCP listener
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, self._where[0] != "::")
         sock.bind(self._where)
         return sock

@@ -48,6 +48,7 @@ bytes per second, and segments sent."""
 
 _TCP_INFO: Final = 104
 _TOTAL_RETRANSMITS: Final = 100
+_MOST_URGENT: Final = 64
 _RECORD: Final = frame.RECORD.size + frame.LARGEST_SEALED
 _RECEIVE: Final = 8 * _RECORD
 
@@ -92,7 +93,8 @@ class Stream:
         self._retransmitted = 0
         self._pool = pool
         self._sealer, self._opener = sealer, opener
-        self._urgent: deque[tuple[frame.Kind, bytes]] = deque()
+        # A peer that sends probes and takes no echoes shall not fill our memory.
+        self._urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._record = memoryview(bytearray(_RECORD))
         self._unsent = self._record[:0]
         self._received = memoryview(bytearray(_RECEIVE))

@@ -18,10 +18,10 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,11 +42,20 @@ _VNET_HEADER: Final = 10
 _FORBIDDEN: Final = 4000
 """Metric of our unreachable routes: below any that carries."""
 
+_BEHIND: Final = 4002
+"""The same for networks behind a peer; gtund for the old protocol has 4001."""
+
+_PROTOCOL: Final = "111"
+"""What our routes say of their origin; the appliance's own say 110."""
+
 # linux/sockios.h, linux/ethtool.h, linux/if.h
 _SIOCETHTOOL: Final = 0x8946
 _ETHTOOL_GLINK: Final = 0x0000000A
 _IFNAMSIZ: Final = 16
 _IFREQ: Final = 40
+
+
+Network = IPv4Network | IPv6Network
 
 
 class DeviceBusy(Exception):
@@ -154,12 +163,18 @@ def _probe_offloads(fd: int) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
-    """How a TUN is set up. `peer` makes it point to point; without, the whole subnet is on the link."""
+    """How a TUN is set up. A `peer` makes it point to point; without, the whole subnet is on the link.
+
+    `behind`: networks that lie behind the peer, and nowhere else: with the carrier gone they are unreachable.
+    """
 
     address: IPv4Interface
     peer: IPv4Address | None
     mtu: int
     alias: str
+    address6: IPv6Interface | None = None
+    peer6: IPv6Address | None = None
+    behind: tuple[Network, ...] = ()
 
 
 def configure(name: str, want: Addressing) -> None:
@@ -168,22 +183,45 @@ def configure(name: str, want: Addressing) -> None:
     The new address comes before the old one goes: with its last address a device loses its routes. In the old one's
     subnet the new one is its secondary, which goes with it, unless `promote_secondaries` is set (devinet.c).
     """
-    _quiet(name)
-    have = json.loads(_ip(["-json", "address", "show", "dev", name]))[0]
-    there = _held(have)
-    wanted = _wanted(want)
-    peer = wanted[1]
+    _quiet(name, v6=want.address6 is not None)
+    there, wanted = _held(json.loads(_ip(["-json", "address", "show", "dev", name]))[0]), _wanted(want)
     lines = [f"link set dev {name} mtu {want.mtu} alias {json.dumps(want.alias)}", f"link set dev {name} up"]
-    if wanted not in there:
-        target = f"{want.address.ip} peer {peer}/32" if peer else str(want.address)
-        lines.append(f"address add {target} dev {name}")
-    lines += [
-        f"address delete {local} {f'peer {other}/{prefix}' if other else ''} dev {name}"
-        if other
-        else f"address delete {local}/{prefix} dev {name}"
-        for local, other, prefix in there - {wanted}
-    ]
+    lines += [f"address add {_spelt(held)} dev {name}" for held in wanted - there]
+    lines += [f"address delete {_spelt(held)} dev {name}" for held in there - wanted]
+    behind = {str(network) for network in want.behind}
+    for version in (4, 6):
+        routes = json.loads(_ip(["-json", f"-{version}", "route", "show", "dev", name, "proto", _PROTOCOL]) or "[]")
+        lines += [f"route delete {route['dst']} dev {name}" for route in routes if _network(route) not in behind]
+    for network in want.behind:
+        lines += [
+            f"route replace {network} dev {name} proto {_PROTOCOL}",
+            f"route replace unreachable {network} metric {_BEHIND}",
+        ]
     _ip(["-batch", "-"], "\n".join(lines) + "\n")
+
+
+def keep_behind(networks: Iterable[Network]) -> None:
+    """Take back what `configure` did about networks that lie behind no peer any more."""
+    wanted = {str(network) for network in networks}
+    for version in (4, 6):
+        shown = _ip(["-json", f"-{version}", "route", "show", "type", "unreachable", "metric", str(_BEHIND)])
+        for route in json.loads(shown or "[]"):
+            if _network(route) not in wanted:
+                _ip(["route", "delete", "unreachable", route["dst"], "metric", str(_BEHIND)])
+
+
+def _network(route: Mapping[str, Any]) -> str:
+    """Return a route's destination with its length, which `ip` leaves out of a host's."""
+    return str(ip_network(route["dst"]))
+
+
+def with_alias(prefix: str) -> list[str]:
+    """Return the devices whose alias begins so."""
+    return [link["ifname"] for link in json.loads(_ip(["-json", "link", "show"])) if _is(link, prefix)]
+
+
+def _is(link: Mapping[str, Any], prefix: str) -> bool:
+    return str(link.get("ifalias", "")).startswith(prefix)
 
 
 def exists(name: str) -> bool:
@@ -196,30 +234,46 @@ def lacks(name: str, want: Addressing) -> str | None:
     have = json.loads(_ip(["-json", "-details", "address", "show", "dev", name]))[0]
     if "UP" not in have.get("flags", ()):
         return "device-down"
-    if _held(have) != {_wanted(want)}:
+    if _held(have) != _wanted(want):
         return "address"
     return None if (have.get("mtu"), have.get("ifalias")) == (want.mtu, want.alias) else "device-settings"
 
 
-def _held(have: Mapping[str, Any]) -> set[tuple[str, str | None, int]]:
+_Held = tuple[str, str | None, int]
+"""Of an address: itself, the peer's, and the length in bits."""
+
+
+def _held(have: Mapping[str, Any]) -> set[_Held]:
     return {
         (info["local"], info.get("address"), info["prefixlen"])
         for info in have["addr_info"]
-        if info["family"] == "inet"
+        if info.get("scope") != "link"
     }
 
 
-def _wanted(want: Addressing) -> tuple[str, str | None, int]:
-    peer = str(want.peer) if want.peer else None
-    return str(want.address.ip), peer, 32 if peer else want.address.network.prefixlen
+def _wanted(want: Addressing) -> set[_Held]:
+    pairs: tuple[tuple[IPv4Interface | IPv6Interface | None, IPv4Address | IPv6Address | None], ...] = (
+        (want.address, want.peer),
+        (want.address6, want.peer6),
+    )
+    return {
+        (str(address.ip), str(peer) if peer else None, address.max_prefixlen if peer else address.network.prefixlen)
+        for address, peer in pairs
+        if address is not None
+    }
 
 
-def forbid(subnet: IPv4Network, metric: int = _FORBIDDEN) -> None:
+def _spelt(held: _Held) -> str:
+    address, peer, length = held
+    return f"{address} peer {peer}/{length}" if peer else f"{address}/{length}"
+
+
+def forbid(subnet: Network, metric: int = _FORBIDDEN) -> None:
     """Make packets for `subnet` that no device carries end here, instead of leaving by the default route."""
     _ip(["route", "replace", "unreachable", str(subnet), "metric", str(metric)])
 
 
-def permit(subnet: IPv4Network, metric: int = _FORBIDDEN) -> None:
+def permit(subnet: Network, metric: int = _FORBIDDEN) -> None:
     """Take `forbid` back; not there is no error."""
     route = ["ip", "route", "delete", "unreachable", str(subnet), "metric", str(metric)]
     subprocess.run(route, check=False, capture_output=True)
@@ -244,7 +298,7 @@ def occupied(subnet: IPv4Network, ours: str, metric: int = _FORBIDDEN) -> str | 
     return None
 
 
-def _quiet(name: str) -> None:
+def _quiet(name: str, *, v6: bool) -> None:
     """Skip routes over the device while it has no carrier, and keep IPv6 from talking on its own over it.
 
     And keep the other addresses of a subnet when its first one goes.
@@ -253,6 +307,8 @@ def _quiet(name: str) -> None:
         (f"ipv4/conf/{name}/ignore_routes_with_linkdown", "1"),
         (f"ipv4/conf/{name}/promote_secondaries", "1"),
         (f"ipv6/conf/{name}/addr_gen_mode", "1"),
+        (f"ipv6/conf/{name}/ignore_routes_with_linkdown", "1"),
+        *([(f"ipv6/conf/{name}/disable_ipv6", "0")] if v6 else []),
     ):
         setting = Path("/proc/sys/net") / path
         if setting.exists() and setting.read_text().strip() != value:

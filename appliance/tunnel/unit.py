@@ -202,14 +202,14 @@ _Unit = tuple[int, int, bytes, int, int, int]
 class _Partial:
     """A unit that is not whole yet."""
 
-    __slots__ = ("memory", "missing", "place", "seen", "until")
+    __slots__ = ("memory", "missing", "place", "seen", "tries", "until")
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(LARGEST))
 
     def begin(self, place: Place, until: float) -> None:
         self.place, self.until = place, until
-        self.seen = 0
+        self.seen = self.tries = 0
         self.missing = place.datagrams
 
 
@@ -217,20 +217,27 @@ class Reassembly:
     """Puts units together again, in bounded memory and time.
 
     `MOST` units are under way at a time, a newer one takes the place of the oldest; none waits longer than `PATIENCE`.
+
+    Parts are not authenticated, so of two that claim the same place the later one counts, and a unit that turned out
+    not to be authentic stays for a few more parts (`TRIES`): who forges parts of units that are still to come spoils
+    nothing that way.
     """
 
     MOST: Final = 16
     PATIENCE: Final = 0.5
+    TRIES: Final = 4
 
     def __init__(self) -> None:
         self._partials: dict[_Unit, _Partial] = {}
         self._free: list[_Partial] = []
         self.abandoned = 0
+        self.contradictions = 0
+        """Parts that said something else than one before in their place: one of the two was forged."""
 
     def add(self, place: Place, count: int, parts: memoryview, now: float) -> memoryview | None:
         """Take `count` parts in a row, of which `place` is the first's; return the sealed unit once it is whole.
 
-        It is borrowed until the next call.
+        It is borrowed until the next call, and kept until `done`.
         """
         if len(parts) == place.length:
             return parts
@@ -240,17 +247,28 @@ class Reassembly:
             partial = self._partials[key] = self._new(now)
             partial.begin(place, now + self.PATIENCE)
         bits = (1 << count) - 1 << place.number
-        if partial.seen & bits:
-            return None
-        partial.seen |= bits
-        partial.missing -= count
         start = place.number * place.size
-        partial.memory[start : start + len(parts)] = parts
+        there = partial.memory[start : start + len(parts)]
+        if partial.seen & bits:
+            if partial.seen & bits == bits and there == parts:
+                return None  # a datagram that came twice
+            self.contradictions += 1
+        partial.missing -= (bits & ~partial.seen).bit_count()
+        partial.seen |= bits
+        there[:] = parts
         if partial.missing:
             return None
-        del self._partials[key]
-        self._free.append(partial)
+        partial.tries += 1
+        if partial.tries > self.TRIES:
+            self._abandon(key)
+            return None
         return partial.memory[: place.length]
+
+    def done(self, place: Place) -> None:
+        """Forget a unit that was taken, or will never be."""
+        partial = self._partials.pop(place[:-1], None)
+        if partial is not None:
+            self._free.append(partial)
 
     def _new(self, now: float) -> _Partial:
         for key in [key for key, partial in self._partials.items() if partial.until <= now]:

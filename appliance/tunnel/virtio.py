@@ -34,6 +34,9 @@ _SHAPES: Final = {0: SINGLE, GSO_TCPV4: TCP, GSO_TCPV6: TCP, GSO_UDP_L4: UDP}
 _PROTOCOL_TCP: Final = 6
 _PROTOCOL_UDP: Final = 17
 _CHECKSUM_AT: Final = {_PROTOCOL_TCP: 16, _PROTOCOL_UDP: 6}
+_MOST_HEADERS: Final = 0xFFFF
+"""What the virtio header's fields can say; extension headers may claim more."""
+
 _EXTENSIONS: Final = frozenset({0, 43, 60})
 
 
@@ -67,8 +70,8 @@ def rebuild(wire_shape: int, segment: int, packet: memoryview, header: bytearray
     if protocol not in _CHECKSUM_AT:
         raise BadPacket("only TCP and UDP leave a checksum to others")
     headers = transport + (tcp_header(packet, transport) if protocol == _PROTOCOL_TCP else 8)
-    if headers > len(packet):
-        raise BadPacket("the packet ends in its headers")
+    if headers > min(len(packet), _MOST_HEADERS):
+        raise BadPacket("the packet ends in its headers, or is nothing else")
     gso = 0
     if kind and len(packet) - headers > segment:
         if segment == 0 or kind != (TCP if protocol == _PROTOCOL_TCP else UDP):

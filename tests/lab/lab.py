@@ -114,10 +114,10 @@ class Lab:
         self.start("vrouter", "emulator", *programs.emulator(place))
         self.wait("the emulator", lambda: "ready" in (self.directory / "log" / "emulator.log").read_text())
 
-    def start_gtund(self) -> None:
-        """Start the far end, under a supervisor of its own."""
+    def start_gtund(self, *more: str, listen: str = "0.0.0.0") -> None:
+        """Start the far end, under a supervisor of its own; it serves `more` than the pods and the service."""
         place = self.place("gtund")
-        (place / "gtund.toml").write_text(programs.gtund_toml(place))
+        (place / "gtund.toml").write_text(programs.gtund_toml(place, *more, listen=listen))
         (place / "units.json").write_text(programs.gtund_units(place))
         self._supervise("gtund")
         self.wait("gtund", (place / "run" / "gtund.sock").exists)
@@ -163,9 +163,13 @@ class Lab:
         """Return when the daemon answers."""
         self.wait("the API", self._answers)
 
-    def join(self, link: str = programs.LINK) -> None:
-        """Let the far end write a join token for the appliance, the appliance take it, and the link come up."""
-        token = self["gtund"].run(*programs.gtund(self.place("gtund"), "client", "add", "shenzhen")).stdout
+    def join(self, link: str = programs.LINK, client: str = "shenzhen", *options: str) -> None:
+        """Let the far end write a join token for the appliance, the appliance take it, and the link come up.
+
+        `options` are those of `gtund client add`.
+        """
+        add = programs.gtund(self.place("gtund"), "client", "add", client, *options)
+        token = self["gtund"].run(*add).stdout
         self.nexthop("link", "join", link, stdin=token)
         self.wait(f"link {link}", lambda: self.link(link)["state"] == "up")
 

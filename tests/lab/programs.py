@@ -129,12 +129,13 @@ credentials = "role"
 """
 
 
-def gtund_toml(directory: Path) -> str:
-    """Return the far end's gtund.toml."""
+def gtund_toml(directory: Path, *more: str, listen: str = "0.0.0.0", public: str = net.GTUND_EIP) -> str:
+    """Return the far end's gtund.toml; it serves `more` than the pods and the service."""
+    serve = ", ".join(f'"{cidr}"' for cidr in (net.POD_CIDR, net.SERVICE_CIDR, *more))
     return f"""\
 [server]
-listen = "0.0.0.0:{GTUND_PORT}"
-public = "{net.GTUND_EIP}:{GTUND_PORT}"
+listen = "{listen}:{GTUND_PORT}"
+public = "{public}:{GTUND_PORT}"
 state = "{directory}/state"
 run = "{directory}/run"
 
@@ -143,7 +144,7 @@ subnet = "{net.TUNNEL}"
 gateway = "{net.TUNNEL_GATEWAY}"
 first = "100.64.240.50"
 snat = true
-serve = ["{net.POD_CIDR}", "{net.SERVICE_CIDR}"]
+serve = [{serve}]
 """
 
 

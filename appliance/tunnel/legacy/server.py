@@ -29,7 +29,7 @@ from typing import Final
 from appliance.tunnel import nat, report, tun
 from appliance.tunnel.config import ConfigError
 from appliance.tunnel.frame import RemoteProtocolError
-from appliance.tunnel.gate import PATIENCE, Gate
+from appliance.tunnel.gate import PATIENCE, Gate, Place
 
 from . import WARNING
 from .config import ServerConfig
@@ -41,7 +41,7 @@ from .pool import Pool, PoolEmpty
 log = logging.getLogger("gtund")
 
 DEVICE: Final = "gtund-legacy"
-TABLE: Final = "ip nexthop_gtund_legacy"
+TABLE: Final = "inet nexthop_gtund_legacy"
 METRIC: Final = 4001
 """Of the unreachable route for the pool: one above gtund's own, to be told from it."""
 
@@ -118,10 +118,10 @@ class Server:
                 await asyncio.sleep(_PAUSE)
                 continue
             source = peer[0].removeprefix("::ffff:")
-            if self._gate.enter(source):
-                group.create_task(self._receive(sock, source))
-            else:
+            if (place := self._gate.enter(source)) is None:
                 sock.close()
+            else:
+                place.cut = group.create_task(self._receive(sock, source, place)).cancel
 
     async def _watch(self) -> None:
         """End the connections of clients that have fallen silent."""
@@ -137,10 +137,10 @@ class Server:
 
     # --- one connection ----------------------------------------------------------------------------------------------
 
-    async def _receive(self, sock: socket.socket, source: str) -> None:
+    async def _receive(self, sock: socket.socket, source: str, taken: Place) -> None:
         """See one connection through; whatever it does, only itself ends."""
         with contextlib.ExitStack() as place:
-            place.callback(self._gate.leave, source)
+            place.callback(self._gate.leave, taken)
             try:
                 counters: Counter[str] = Counter()
                 with contextlib.closing(Line(sock, counters, _WRITE_PATIENCE)) as line:
@@ -233,7 +233,7 @@ async def serve(settings: ServerConfig, served: tuple[IPv4Network, ...], *, snat
         interface = IPv4Interface(f"{gateway}/{pool.prefixlen}")
         device.configure(tun.Addressing(interface, None, MTU, "gtund legacy clients"))
         tun.forbid(pool, METRIC)
-        nat.apply(nat.render(pool, str(gateway), served, snat=snat, table=TABLE, devices=DEVICE))
+        nat.apply(nat.render(nat.Zone(str(gateway), served, snat=snat, table=TABLE, devices=DEVICE)))
         nat.forward_packets()
         server = Server(settings, device, Pool(settings.cidr, gateway))
         task = asyncio.current_task()

@@ -1,9 +1,9 @@
 import stat
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 
 import pytest
 
-from appliance.tunnel.clients import JOIN_VALID, BadName, ClientExists, PoolEmpty, Registry, UnknownClient
+from appliance.tunnel.clients import JOIN_VALID, BadName, BadPrefix, ClientExists, PoolEmpty, Registry, UnknownClient
 
 NOW = 1_000_000.0
 KEY = b"k" * 32
@@ -12,7 +12,11 @@ KEY = b"k" * 32
 @pytest.fixture
 def registry(tmp_path):
     return Registry(
-        tmp_path / "clients", IPv4Network("100.64.240.0/29"), IPv4Address("100.64.240.1"), IPv4Address("100.64.240.1")
+        tmp_path / "clients",
+        IPv4Network("100.64.240.0/29"),
+        IPv4Address("100.64.240.1"),
+        IPv4Address("100.64.240.1"),
+        (ip_network("10.244.0.0/16"),),
     )
 
 
@@ -62,12 +66,11 @@ def test_neither_key_nor_secret_is_on_disk_and_only_the_owner_reads_the_file(reg
         assert hidden.hex().encode() not in file.read_bytes()
 
 
-def test_a_removed_client_is_unknown_and_its_address_free(registry):
-    address = registry.add("a", NOW)[0].address
+def test_a_removed_client_is_unknown(registry):
+    registry.add("a", NOW)
     registry.remove("a")
     with pytest.raises(UnknownClient):
         registry.get("a")
-    assert registry.add("b", NOW)[0].address == address
 
 
 def test_what_cannot_be_added_says_why_and_changes_nothing(registry):
@@ -102,3 +105,28 @@ def test_a_token_that_was_rotated_away_is_worth_nothing(registry):
     _, second = registry.rotate("a", NOW)
     assert registry.admit("a", KEY, first, NOW) is None
     assert registry.admit("a", KEY, second, NOW) is not None
+
+
+def test_addresses_go_round_so_that_one_that_was_given_back_rests(registry):
+    first = registry.add("a", NOW)[0].address
+    registry.remove("a")
+    assert first not in [registry.add(name, NOW)[0].address for name in "bcde"]
+    assert registry.add("f", NOW)[0].address == first
+
+
+def test_the_networks_behind_a_client_outlive_its_enrolment(registry):
+    networks = (ip_network("172.20.0.0/16"), ip_network("fd00:20::/64"))
+    _, secret = registry.add("a", NOW, networks)
+    registry.admit("a", KEY, secret, NOW)
+    assert registry.get("a").networks == networks
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["0.0.0.0/0", "::/0", "127.0.0.0/8", "fe80::/64", "224.0.0.0/8", "100.64.0.0/10", "10.244.1.0/24", "172.20.1.0/24"],
+)
+def test_a_network_that_cannot_lie_behind_a_client_is_refused(registry, prefix):
+    registry.add("a", NOW, (ip_network("172.20.0.0/16"),))
+    with pytest.raises(BadPrefix, match="behind"):
+        registry.add("b", NOW, (ip_network(prefix),))
+    assert [client.name for client in registry.all()] == ["a"]

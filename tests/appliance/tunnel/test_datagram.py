@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from appliance.tunnel import frame
+from appliance.tunnel import frame, unit
 from appliance.tunnel.buffers import Batch, Pool
 from appliance.tunnel.datagram import Datagram
 from appliance.tunnel.keys import Direction, Session
@@ -121,7 +121,42 @@ def test_a_stray_datagram_is_counted_and_nothing_else(ends):
         client.channel._sock.send(stray)
     client.send(b"real" * 10)
     assert server.receive(1) == [(0, b"real" * 10)]
-    assert server.counters["drop_stray"] >= 3
+    assert server.counters["drop_malformed"] >= 3
+
+
+def test_parts_forged_in_units_to_come_spoil_none_and_make_units_small():
+    client, server = End(Direction.TO_SERVER, gso=False), End(Direction.TO_CLIENT)
+    for end, sock in zip((client, server), sockets(), strict=True):
+        end.channel.attach(sock)
+    size, line = 1500 - 28 - unit.OVERHEAD, client.channel._sock
+    assert line is not None
+    packets = [bytes([number]) * 40_000 for number in range(20)]
+    sealed = frame.PACKET.size + len(packets[0]) + frame.TAG
+    for packet in packets:  # whoever forges knows what is in clear: the id, the counter, the lengths
+        prefix = unit.PREFIX.pack(frame.VERSION, 0, 0, SESSION.session_id, client.channel._sealer.counter, sealed)
+        for number in range(3):
+            line.send(prefix + unit.PLACE.pack(size, number) + b"evil" * (size // 4))
+        client.send(packet)
+        assert server.receive(1) == [(0, packet)]
+    for _ in range(2):
+        client.channel.say(frame.Kind.PROBE, b"12345678")
+        client.flush()
+        [(_, payload)] = server.receive(1)
+        server.channel.say(frame.Kind.ECHO, payload)
+        server.flush()
+        [(_, payload)] = client.receive(1)
+        client.channel.echoed(payload, 1.0)
+    assert server.counters["drop_forged"] >= len(packets)
+    assert (client.channel.state["unit_bytes"] or 0) < frame.BATCH
+    client.channel.close()
+    server.channel.close()
+
+
+def test_probes_that_nobody_takes_fill_no_memory(ends):
+    client, _ = ends
+    for number in range(10_000):
+        client.channel.say(frame.Kind.PROBE, number.to_bytes(8))
+    assert len(client.channel._urgent) < 100
 
 
 def test_a_socket_that_nobody_answers_is_silence_not_an_error():

@@ -38,6 +38,7 @@ class Receiver:
         if sealed is not None:
             plain = memoryview(bytearray(unit.LARGEST))
             self.units.append(bytes(plain[: self.opener.open(place, sealed, plain)]))
+            self.reassembly.done(place)
 
 
 @given(st.lists(st.binary(max_size=9000), max_size=4), st.integers(300, 2000), st.randoms(use_true_random=False))
@@ -87,6 +88,37 @@ def test_a_unit_with_one_forged_bit_is_refused_and_the_next_one_taken(data):
     for datagram in datagrams(sealer, b"next"):
         receiver.take(datagram)
     assert receiver.units == [b"next"]
+
+
+@given(st.sets(st.integers(0, 4)), st.integers(1, 3))
+def test_parts_that_were_forged_before_the_true_ones_came_spoil_nothing(numbers, times):
+    sealer, receiver = unit.Sealer(SESSION, TO_SERVER), Receiver()
+    parts = datagrams(sealer, bytes(6000))
+    for time in range(times):
+        for number in numbers:
+            forged = parts[number][: unit.OVERHEAD] + bytes([time + 1]) * (len(parts[number]) - unit.OVERHEAD)
+            with contextlib.suppress(NotAuthentic):
+                receiver.take(forged)
+    for part in parts:
+        with contextlib.suppress(NotAuthentic):
+            receiver.take(part)
+    assert receiver.units == [bytes(6000)] or len(numbers) == len(parts)
+    assert bool(receiver.reassembly.contradictions) is bool(numbers)
+
+
+def test_a_unit_that_stays_forged_is_given_up():
+    receiver, parts = Receiver(), datagrams(unit.Sealer(SESSION, TO_SERVER), bytes(3000))
+    head = parts[0][: unit.OVERHEAD]
+    refused = 0
+    receiver.take(parts[1])
+    receiver.take(parts[2])
+    for number in range(50):
+        try:
+            receiver.take(head + bytes([number]) * (len(parts[0]) - unit.OVERHEAD))
+        except NotAuthentic:
+            refused += 1
+    assert refused == unit.Reassembly.TRIES
+    assert receiver.reassembly.abandoned == 1
 
 
 @given(st.binary(max_size=200))
