@@ -25,9 +25,7 @@ async def up(link) -> FakePlane:
     return near()
 
 
-def test_the_data_plane_is_heard_while_a_connection_is_opened_to_a_server_that_is_gone(
-    ends, monkeypatch, caplog
-):
+def test_the_data_plane_is_heard_while_a_connection_is_opened_to_a_server_that_is_gone(ends, monkeypatch, caplog):
     monkeypatch.setattr(opened, "_PATIENCE", 1000.0)
 
     async def never(*_):
