@@ -36,7 +36,7 @@ class FakePlane:
 
     all: list[FakePlane]
 
-    def __init__(self, device: str, answered: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, device: str, answered: Callable[[], None] = lambda: None, **_named: object) -> None:
         self.device, self.traffic, self.died, self.answered_at = device, Traffic(), False, math.inf
         self.told: list[tuple[str, Any]] = []
         self.opens: list[keys.Session] = []
