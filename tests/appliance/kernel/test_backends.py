@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.kernel.firewall import Backend, FirewallError
+from appliance.kernel.probe import verdict
 from appliance.kernel.rules import Rules
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ def test_the_lock_of_the_iptables_commands_is_respected(
         fcntl.flock(holder, fcntl.LOCK_EX)
         with pytest.raises(FirewallError, match="another program has held"):
             firewall.write(USUAL)
+        assert set(verdict("iptables").values()) == {None}, "a busy lock is taken for a shape that cannot be held"
         os.close(holder)
         firewall.write(USUAL)
         assert firewall.holds(USUAL)
