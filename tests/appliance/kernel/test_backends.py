@@ -277,6 +277,19 @@ def test_the_lock_of_the_iptables_commands_is_respected(
         assert firewall.holds(USUAL)
 
 
+@pytest.mark.iptables
+def test_tables_whose_names_may_not_be_read_are_told_and_not_taken_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from appliance.kernel import xtables  # noqa: PLC0415
+
+    monkeypatch.setattr(xtables, "NAMES", tmp_path / "ip_tables_names")
+    assert xtables.loaded(4) == frozenset()
+    (tmp_path / "ip_tables_names").mkdir()  # not even root can read that
+    with pytest.raises(FirewallError, match=r"cannot read .*ip_tables_names: .*root's group"):
+        xtables.loaded(4)
+
+
 def test_one_more_of_a_thousand_cidrs_is_one_write_of_one_element(firewall: Backend, space: Space) -> None:
     many = frozenset((ip_network((10 << 24 | number << 8, 24)), "tun-hk") for number in range(1001))
     rules = [Rules(masquerade=frozenset(each), forward=HK, clamp=HK, vpc="eth0") for each in (sorted(many)[1:], many)]
