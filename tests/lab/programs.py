@@ -26,8 +26,8 @@ WATCHDOG: Final = 30.0  # seconds, as in the image's units
 ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
 
 
-def world(settle_ms: int = 100) -> str:
-    """Return the emulator's world.toml: the Shenzhen VPC of the drawing."""
+def world(settle_ms: int = 100, user_data: str = "") -> str:
+    """Return the emulator's world.toml: the Shenzhen VPC of the drawing; `user_data` is the appliance's."""
     return (
         f"""\
 region = "{REGION}"
@@ -84,6 +84,7 @@ eni = "eni-nexthop"
 mac = "{net.MAC["appliance"]}"
 role = true
 eip = "{net.APPLIANCE_EIP}"
+user_data = {json.dumps(user_data)}
 """
         + "".join(
             f"""
