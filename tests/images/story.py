@@ -212,12 +212,14 @@ class Story:
             return False
 
     def _verdict(self) -> str:
+        time.sleep(_SEEN)
         said = self.vm.run("nexthop", "status", "--json", check=False).stdout
         with contextlib.suppress(ValueError, KeyError):
             return str(json.loads(said)["verdict"])
         return ""
 
     def _set_up(self) -> bool:
+        time.sleep(_SEEN)
         return self.vm.run("test", "-e", "/etc/nexthop/role", check=False).returncode == 0
 
     def _property(self, unit: str, name: str) -> str:
