@@ -26,8 +26,11 @@ WATCHDOG: Final = 30.0  # seconds, as in the image's units
 ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
 
 
-def world(settle_ms: int = 100, quota: int = 200) -> str:
-    """Return the emulator's world.toml: the Shenzhen VPC of the drawing. `quota`: custom entries of a table."""
+def world(settle_ms: int = 100, quota: int = 200, user_data: str = "") -> str:
+    """Return the emulator's world.toml: the Shenzhen VPC of the drawing.
+
+    `quota`: custom entries of a table; `user_data`: the appliance's.
+    """
     return (
         f"""\
 region = "{REGION}"
@@ -85,6 +88,7 @@ eni = "eni-nexthop"
 mac = "{net.MAC["appliance"]}"
 role = true
 eip = "{net.APPLIANCE_EIP}"
+user_data = {json.dumps(user_data)}
 """
         + "".join(
             f"""
