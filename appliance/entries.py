@@ -82,6 +82,6 @@ _PROBLEMS: Final[tuple[tuple[type[CloudError], str, str], ...]] = (
         "`nexthop cidr adopt` that entry, or remove it, or the CIDR here",
     ),
     (QuotaExceeded, "cloud-quota", "raise the route table's quota, or add one larger CIDR instead of several"),
-    (Denied, "cloud-denied", "give the instance's role the permissions for route entries"),
+    (Denied, "cloud-denied", "give the instance's role the permissions that `nexthop ram-policy` prints"),
     (Rejected, "cloud-rejected", "remove the CIDR, or mend what the cloud complains about"),
 )

@@ -66,7 +66,7 @@ _CIDR: Final[Mapping[str, str]] = {
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
     "cloud-rejected": "remove the CIDR, or mend what the cloud complains about",
-    "cloud-denied": "give the instance's role the permissions for route entries: `nexthop ram-policy` prints them",
+    "cloud-denied": "give the instance's role the permissions that `nexthop ram-policy` prints",
 }
 _STORE: Final = "packets keep flowing; free or mend the disk that holds the state directory"
 _KERNEL: Final = "find out what undoes or forbids it (another program, a container's limits); it is tried again"

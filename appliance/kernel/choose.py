@@ -40,14 +40,14 @@ _BACKENDS: Final = {
     "nftables": ("appliance.kernel.nftables", "Nftables"),
 }
 _HERE: Final = Path(__file__).parents[2]  # where a child finds this package, wherever we were started
-_PROBE_TIMEOUT: Final = 60.0  # seconds
+_PROBE_TIMEOUT: Final = 120.0  # seconds; a burstable instance without credits has a tenth of a core
 
 
-def backend(name: str) -> Backend:
-    """Return the back-end of this name; `FirewallError` when what it needs is not installed."""
+def backend(name: str, *, alone: bool = False) -> Backend:
+    """Return the back-end of this name; `FirewallError` when what it needs is not installed. `alone`: see `Backend`."""
     module, kind = _BACKENDS[name]
     try:
-        found: Backend = getattr(importlib.import_module(module), kind)()
+        found: Backend = getattr(importlib.import_module(module), kind)(alone=alone)
     except (ImportError, OSError, AttributeError) as failure:  # iptc binds C libraries while it is imported
         raise FirewallError(f"{name} cannot be used here: {failure}") from None
     return found

@@ -40,12 +40,16 @@ class Firewall(Protocol):
 
 
 class Backend(ABC):
-    """What the implementations share: they look and put, this compares. One call at a time."""
+    """What the implementations share: they look and put, this compares. One call at a time.
+
+    `alone`: no other program can be in this network namespace, so there is nobody to wait for.
+    """
 
     name: str
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
         self.writes = 0
+        self._alone = alone
         self._latest = (Rules(), layout(Rules()))  # the same rules are asked for again and again
 
     @abstractmethod

@@ -9,6 +9,7 @@ a CIDR changes its set it is in both, never in none.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +24,8 @@ class Iptables(Backend):
 
     name = "iptables"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, alone: bool = False) -> None:
+        super().__init__(alone=alone)
         self._one_at_a_time = threading.Lock()  # libiptc's error state is the process's
 
     def faults(self, wanted: Layout) -> tuple[str, ...]:
@@ -39,7 +40,7 @@ class Iptables(Backend):
 
     def put(self, wanted: Layout) -> None:
         """Write each set and table that differs, nat first. IPv6 is touched only for an IPv6 CIDR."""
-        with self._one_at_a_time, xtables.locked():
+        with self._one_at_a_time, self._locked():
             self._put(4, wanted)
             if _concerns6(wanted):
                 self._put(6, wanted)
@@ -48,9 +49,12 @@ class Iptables(Backend):
 
     def purge(self) -> None:
         """Remove our jumps, chains and sets."""
-        with self._one_at_a_time, xtables.locked():
+        with self._one_at_a_time, self._locked():
             self._purge(4)
             self._purge(6)
+
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._alone else xtables.locked()
 
     def _put(self, version: int, wanted: Layout) -> None:
         sets = {name: prefixes for name, prefixes in wanted.sets.items() if version_of(name) == version}

@@ -43,8 +43,8 @@ class Nftables(Backend):
 
     name = "nftables"
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, alone: bool = False) -> None:
+        super().__init__(alone=alone)
         self._seen: _Seen | None = None
 
     def faults(self, wanted: Layout) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from appliance.kernel.rules import Chain
 
 LOCK: Final = Path("/run/xtables.lock")  # XT_LOCK_NAME, iptables/xshared.h
 LOCK_WAIT: Final = 2.0  # seconds
+NAMES: Final = Path("/proc/thread-self/net/ip_tables_names")  # x_tables.c: 0440
 TABLES: Final = {Chain.POSTROUTING: "nat", Chain.MANGLE: "mangle", Chain.FORWARD: "filter"}  # in order of writing
 HOOKS: Final = {Chain.POSTROUTING: "POSTROUTING", Chain.MANGLE: "FORWARD", Chain.FORWARD: "FORWARD"}
 
@@ -37,12 +38,17 @@ def name_of(chain: Chain) -> str:
 
 
 def loaded(version: int) -> frozenset[str]:
-    """Return the tables that exist in this namespace; asking libiptc for another one would create it."""
+    """Return the tables that exist in this namespace; asking libiptc for another one would create it.
+
+    The kernel lets root and root's group read their names, and no capability short of reading every file does.
+    """
+    place = NAMES.with_name(f"ip{'6' if version == 6 else ''}_tables_names")
     try:
-        names = Path(f"/proc/thread-self/net/ip{'6' if version == 6 else ''}_tables_names").read_text(encoding="ascii")
-    except OSError:
+        return frozenset(place.read_text(encoding="ascii").split())
+    except FileNotFoundError:  # no table was ever made
         return frozenset()
-    return frozenset(names.split())
+    except OSError as failure:
+        raise FirewallError(f"cannot read {place}: {failure.strerror}: run this with root's group") from None
 
 
 @contextmanager

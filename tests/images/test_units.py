@@ -52,6 +52,7 @@ def test_the_api_has_no_capability_and_the_small_unit_two() -> None:
     assert small["CapabilityBoundingSet"].split() == ["CAP_NET_ADMIN", "CAP_NET_RAW"]
     assert "root" not in {api["User"], small["User"]}
     assert api["User"] != small["User"]
+    assert small["SupplementaryGroups"] == "root"  # who may read the names of iptables' tables
 
 
 def test_forwarding_starts_before_the_api_and_does_not_end_with_it() -> None:

@@ -63,7 +63,7 @@ def well(lab: Lab) -> None:
 @contextlib.contextmanager
 def permissions(lab: Lab, *actions: str) -> Iterator[None]:
     """Let the appliance's role do no more than this for a while."""
-    before = emulator(lab, "GET", "permissions")
+    before = emulator(lab, "GET", "permissions")["permissions"]
     emulator(lab, "PUT", "permissions", {"role/nexthop": list(actions)})
     try:
         yield

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from appliance.kernel.firewall import Backend, FirewallError
+from appliance.kernel.probe import verdict
 from appliance.kernel.rules import Rules
 
 if TYPE_CHECKING:
@@ -270,9 +271,23 @@ def test_the_lock_of_the_iptables_commands_is_respected(
         fcntl.flock(holder, fcntl.LOCK_EX)
         with pytest.raises(FirewallError, match="another program has held"):
             firewall.write(USUAL)
+        assert set(verdict("iptables").values()) == {None}, "a busy lock is taken for a shape that cannot be held"
         os.close(holder)
         firewall.write(USUAL)
         assert firewall.holds(USUAL)
+
+
+@pytest.mark.iptables
+def test_tables_whose_names_may_not_be_read_are_told_and_not_taken_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from appliance.kernel import xtables  # noqa: PLC0415
+
+    monkeypatch.setattr(xtables, "NAMES", tmp_path / "ip_tables_names")
+    assert xtables.loaded(4) == frozenset()
+    (tmp_path / "ip_tables_names").mkdir()  # not even root can read that
+    with pytest.raises(FirewallError, match=r"cannot read .*ip_tables_names: .*root's group"):
+        xtables.loaded(4)
 
 
 def test_one_more_of_a_thousand_cidrs_is_one_write_of_one_element(firewall: Backend, space: Space) -> None:
