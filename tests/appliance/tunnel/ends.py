@@ -15,7 +15,7 @@ import time
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from appliance.tunnel import gtun, identity, keys, server, tun
+from appliance.tunnel import greeting, gtun, identity, keys, server, tun
 from appliance.tunnel.clients import Registry
 from appliance.tunnel.config import LinkConfig, TunnelConfig
 from appliance.tunnel.dataplane import Alive, Ready, Report, Traffic
@@ -199,7 +199,7 @@ async def gtund_played(ends: Ends) -> AsyncIterator[tuple[asyncio.Queue[Line], i
     async def accept() -> None:
         while True:
             sock, _ = await loop.sock_accept(listener)
-            if await server._first_byte(sock) == b"n":
+            if await greeting.first_byte(sock) == b"n":
                 kept.append(sock)
                 continue
             reader = asyncio.StreamReader()
