@@ -227,6 +227,7 @@ class Forward:
                 is_off = True
             if is_off:
                 self.wake()
+            self._listener.publish()  # a sysctl is mended on the spot, and counted
             self._progressed()
 
     # -- one pass -------------------------------------------------------------------------------------------------
