@@ -36,10 +36,6 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "kernel/routes.txt": ("ip", "-d", "route", "show", "table", "all"),
     "kernel/routes6.txt": ("ip", "-6", "-d", "route", "show", "table", "all"),
     "kernel/rules.txt": ("ip", "rule"),
-    "kernel/nftables.txt": ("nft", "list", "ruleset"),
-    "kernel/iptables-legacy.txt": ("iptables-legacy-save", "-c"),
-    "kernel/ip6tables-legacy.txt": ("ip6tables-legacy-save", "-c"),
-    "kernel/iptables-nft.txt": ("iptables-nft-save",),
     "kernel/sockets.txt": ("ss", "-s"),
     "kernel/sysctls.txt": ("sysctl", "-a", "--pattern", r"^net\.(ipv4\.(ip_forward|conf)|ipv6\.conf|netfilter)"),
 }
@@ -81,6 +77,8 @@ async def _gather(parts: Parts, ask: Ask) -> dict[str, str]:
         found[f"{target.partition('?')[0]}.json"] = await ask(f"/v1/{target}")
     for name, command in _COMMANDS.items():
         found[name] = await _run(command)
+    for name, text in (await parts.kernel.rules()).items():
+        found[f"kernel/{name}.txt"] = text
     return found
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from appliance.links import Links
     from appliance.model import Network
     from appliance.paths import Judge
-    from appliance.status import CloudStatus, FirewallStatus, Layer
+    from appliance.status import CloudStatus, FirewallStatus, Layer, Repeated
     from cloud.provider import Observation, Provider, RouteEntry, Vpc
 
 
@@ -49,8 +49,16 @@ class Kernel(Protocol):
         """Return how often which kind of foreign change was mended."""
         ...
 
+    def meddling(self) -> tuple[Repeated, ...]:
+        """Return what somebody keeps changing."""
+        ...
+
     async def devices(self) -> Mapping[str, Device]:
         """Return the network devices as they are now."""
+        ...
+
+    async def rules(self) -> Mapping[str, str]:
+        """Return the text of every firewall rule of this machine, by the program that shows it."""
         ...
 
 

@@ -24,6 +24,7 @@ async def gather(parts: Parts) -> Status:
         kernel_problem=parts.kernel.problem(),
         store_problem=trouble,
         drift_repairs={**parts.kernel.repairs(), **parts.cloud.repairs()},
+        meddling=parts.kernel.meddling(),
     )
 
 

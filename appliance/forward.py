@@ -23,6 +23,7 @@ from typing import Protocol
 from appliance.forwardtalk import State
 from appliance.install import Installer, KernelRoutes, Pass, Sysctls, keep_sysctls
 from appliance.intent import StoreUnavailable
+from appliance.kernel import listing
 from appliance.kernel.choose import Chosen
 from appliance.kernel.state import KernelError, Network
 from appliance.model import Intent, Phase
@@ -151,6 +152,10 @@ class Forward:
         firewall = FirewallStatus(self._chosen.firewall.name, self._chosen.fallback_reason or "")
         return State(self._ready, self._problem, self._carrying, self._layers, firewall, dict(self._repairs))
 
+    async def rules(self) -> Mapping[str, str]:
+        """Return the text of every firewall rule of this machine."""
+        return await asyncio.to_thread(listing.rules)
+
     def wake(self) -> None:
         """Ask for a pass soon."""
         self._wake.set()
@@ -222,6 +227,7 @@ class Forward:
                 is_off = True
             if is_off:
                 self.wake()
+            self._listener.publish()  # a sysctl is mended on the spot, and counted
             self._progressed()
 
     # -- one pass -------------------------------------------------------------------------------------------------

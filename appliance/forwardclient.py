@@ -27,6 +27,8 @@ from appliance.forwardtalk import (
     Passed,
     Removing,
     Repaired,
+    Show,
+    Shown,
     State,
     Stays,
     Wake,
@@ -34,8 +36,9 @@ from appliance.forwardtalk import (
     encode,
 )
 from appliance.intent import IntentStore, StoreUnavailable
+from appliance.meddling import Meddling
 from appliance.model import Network, Phase
-from appliance.status import FirewallStatus, Layer, LayerState
+from appliance.status import FirewallStatus, Layer, LayerState, Repeated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RETRY: Final = 0.1  # seconds between tries to connect
+_SHOW: Final = 15.0  # seconds for an answer to `Show`
 _DISK: Final = 1.0  # seconds until a record that could not be dropped is spoken of again
 
 
@@ -76,6 +80,8 @@ class ForwardClient:
         self._carrying: frozenset[Network] = frozenset()
         self._callbacks: list[Callable[[], None]] = []
         self._repairs: Counter[str] = Counter()
+        self._meddling = Meddling()
+        self._shown: asyncio.Future[Mapping[str, str]] | None = None
         store.on_change(self.wake)
         links.on_change(self.wake)
 
@@ -115,6 +121,22 @@ class ForwardClient:
     def repairs(self) -> Mapping[str, int]:
         """Return how often something of ours that had vanished was put back, by kind; gtun's repairs among them."""
         return dict(self._repairs + Counter(self._state.repairs))
+
+    def meddling(self) -> tuple[Repeated, ...]:
+        """Return what somebody keeps changing."""
+        return self._meddling.often(asyncio.get_running_loop().time())
+
+    async def rules(self) -> Mapping[str, str]:
+        """Return the text of every firewall rule of this machine, as only nexthop-forward may see them."""
+        if self._shown is None or self._shown.done():
+            self._shown = asyncio.get_running_loop().create_future()
+            self._tell(Show())
+        try:
+            async with asyncio.timeout(_SHOW if self._peer is not None else 0):
+                return await asyncio.shield(self._shown)
+        except TimeoutError:
+            self._shown = None
+            return {"firewall": f"nexthop-forward does not answer: {self._away or 'it is busy'}\n"}
 
     def repaired(self, kind: str, what: str, count: int = 1) -> None:
         """Count and tell a repair of gtun's."""
@@ -175,6 +197,9 @@ class ForwardClient:
                 self._note(message)
             case Passed(seconds):
                 self._timed(seconds)
+            case Shown(rules):
+                if self._shown is not None and not self._shown.done():
+                    self._shown.set_result(rules)
             case _:
                 raise BadMessage(f"{type(message).__name__} is ours to say")
 
@@ -201,6 +226,7 @@ class ForwardClient:
             asyncio.get_running_loop().call_later(_DISK, self.wake)
 
     def _note(self, repair: Repaired) -> None:
+        self._meddling.note(repair.kind, repair.what, asyncio.get_running_loop().time())
         with contextlib.suppress(StoreUnavailable):
             self._store.record("forward", f"repaired {repair.kind}", detail=repair.what)
 

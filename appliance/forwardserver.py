@@ -14,7 +14,7 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.forwardtalk import (
@@ -27,6 +27,8 @@ from appliance.forwardtalk import (
     Passed,
     Removing,
     Repaired,
+    Show,
+    Shown,
     State,
     Stays,
     Wake,
@@ -58,6 +60,10 @@ class Speaker(Protocol):
         """Look again: intents or links have changed."""
         ...
 
+    async def rules(self) -> Mapping[str, str]:
+        """Return the text of every firewall rule of this machine."""
+        ...
+
 
 class ForwardServer:
     """Run `run()` in a task."""
@@ -70,6 +76,7 @@ class ForwardServer:
         self._told: State | None = None
         self._untold: deque[Repaired] = deque(maxlen=_UNTOLD)
         self._number = 0
+        self._show = asyncio.Event()
         self._answer: asyncio.Future[frozenset[Network] | None] | None = None
         self._trusted: Callable[[], frozenset[int]] = lambda: frozenset({0, os.geteuid()})
 
@@ -144,9 +151,18 @@ class ForwardServer:
             server = await asyncio.start_unix_server(self._converse, sock=listener, limit=LINE_LIMIT)
             fresh.replace(self._path)
             try:
-                await server.serve_forever()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(server.serve_forever(), name="server: listen")
+                    group.create_task(self._shows(forward), name="server: show")
             finally:
                 self._hang_up()
+
+    async def _shows(self, forward: Speaker) -> None:
+        """Answer who wants to see the rules, beside all else: it takes a moment."""
+        while True:
+            await self._show.wait()
+            self._show.clear()
+            self._tell(Shown(await forward.rules()))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
@@ -195,6 +211,8 @@ class ForwardServer:
         match message:
             case Wake():
                 self._wake()
+            case Show():
+                self._show.set()
             case Stays(number, networks):
                 if number == self._number and self._answer is not None and not self._answer.done():
                     self._answer.set_result(networks)

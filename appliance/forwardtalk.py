@@ -9,6 +9,8 @@
                   <-   Gone        the kernel holds nothing of these any more: their records may be dropped
                   <-   Repaired    something of ours that had vanished was put back
                   <-   Passed      a look at the kernel has come to its end
+    Show           ->              what does the firewall hold? Only a person's wish to know is behind it
+                  <-   Shown       the answer
 
 A message is one line: {"is": "wake", ...}. Networks are texts. The two are always of the same release, so a message
 that does not read as it should is a mistake of ours, and ends the conversation.
@@ -98,7 +100,19 @@ class Passed:
     seconds: float
 
 
-Message = Hello | Wake | State | Removing | Stays | Gone | Repaired | Passed
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Say what rules there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Every firewall rule of this machine: texts, by what shows it."""
+
+    rules: Mapping[str, str]
+
+
+Message = Hello | Wake | State | Removing | Stays | Gone | Repaired | Passed | Show | Shown
 
 
 def encode(message: Message) -> bytes:
@@ -119,7 +133,7 @@ def _fields(message: Message) -> dict[str, object]:
     match message:
         case Hello(version):
             return {"version": version}
-        case Wake():
+        case Wake() | Show():
             return {}
         case State():
             return {
@@ -140,6 +154,8 @@ def _fields(message: Message) -> dict[str, object]:
             return {"kind": kind, "what": what, "count": count}
         case Passed(seconds):
             return {"seconds": seconds}
+        case Shown(rules):
+            return {"rules": dict(rules)}
 
 
 def _texts(networks: Iterable[Network]) -> list[str]:
@@ -174,4 +190,6 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
     "gone": lambda said: Gone(_networks(said["networks"])),
     "repaired": lambda said: Repaired(str(said["kind"]), str(said["what"]), int(said["count"])),
     "passed": lambda said: Passed(float(said["seconds"])),
+    "show": lambda _said: Show(),
+    "shown": lambda said: Shown({str(name): str(text) for name, text in said["rules"].items()}),
 }

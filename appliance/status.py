@@ -102,10 +102,20 @@ class CloudStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """Something that was put right `count` times over the last minute: `kind` as in the repairs' counters."""
+
+    kind: str
+    what: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Everything that is known of the appliance at one moment; `appliance.verdict` says what it means.
 
     `kernel_problem`: why the last pass of `forward` failed; `store_problem`: likewise for the database.
+    `meddling`: what somebody keeps changing.
     """
 
     links: tuple[LinkStatus, ...]
@@ -115,3 +125,4 @@ class Status:
     kernel_problem: str | None = None
     store_problem: str | None = None
     drift_repairs: Mapping[str, int] = field(default_factory=dict)
+    meddling: tuple[Repeated, ...] = ()

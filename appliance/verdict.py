@@ -16,7 +16,7 @@ from appliance.status import LayerState
 
 if TYPE_CHECKING:
     from appliance.model import Network
-    from appliance.status import CidrStatus, LinkStatus, Problem, Status
+    from appliance.status import CidrStatus, LinkStatus, Problem, Repeated, Status
 
 
 class Level(Enum):
@@ -70,6 +70,13 @@ _CIDR: Final[Mapping[str, str]] = {
 }
 _STORE: Final = "packets keep flowing; free or mend the disk that holds the state directory"
 _KERNEL: Final = "find out what undoes or forbids it (another program, a container's limits); it is tried again"
+# How to find who keeps changing something, by the kind of repair.
+_WHO: Final[Mapping[str, str]] = {
+    "sysctl": "find what sets it (/etc/sysctl.d, a timer, a script, another daemon), and make that stop",
+    "route": "`ip monitor route` shows it happen: look for whatever else manages routes here, and make that stop",
+    "unreachable": "`ip monitor route` shows it happen: look for whatever else manages routes here, and make that stop",
+    "firewall": "look for firewalld, ufw or a script that flushes rules, and make that stop",
+}
 _ORDER: Final = (Level.BROKEN, Level.DEGRADED, Level.OK)
 
 
@@ -116,6 +123,16 @@ def _machine(status: Status, dead: bool) -> Iterator[Finding]:  # noqa: FBT001
     if status.kernel_problem:
         level = Level.BROKEN if dead else Level.DEGRADED
         yield Finding(level, "kernel", f"the kernel is not as wanted: {status.kernel_problem}", _KERNEL)
+    yield from map(_meddling, status.meddling)
+
+
+def _meddling(found: Repeated) -> Finding:
+    text = (
+        f"somebody keeps changing what is set here: {found.kind} ({found.what}) was put right"
+        f" {found.count} times in the last minute"
+    )
+    step = _WHO.get(found.kind, "find the other program that changes it, and make that stop")
+    return Finding(Level.DEGRADED, "meddling", text, step, found.what)
 
 
 def _links(status: Status, wanted: Sequence[CidrStatus], dead: bool) -> Iterator[Finding]:  # noqa: FBT001

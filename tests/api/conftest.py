@@ -31,7 +31,7 @@ from appliance.intent import IntentStore
 from appliance.kernel.state import ALIAS, Device
 from appliance.links import Links
 from appliance.model import Network
-from appliance.status import CloudStatus, FirewallStatus, Layer, LayerState
+from appliance.status import CloudStatus, FirewallStatus, Layer, LayerState, Repeated
 from appliance.tunnel.token import JoinToken, encode
 from cloud.provider import Observation, Provider, RouteEntry, Vpc
 from tests.appliance.fakes import FakeCloud
@@ -65,6 +65,7 @@ class PlayedKernel:
     passed: bool = True
     chosen: FirewallStatus = field(default_factory=lambda: FirewallStatus("iptables"))
     mended: Mapping[str, int] = field(default_factory=dict)
+    meddled: tuple[Repeated, ...] = ()
 
     def layer(self, network: Network) -> Layer:
         return self.now
@@ -81,8 +82,14 @@ class PlayedKernel:
     def repairs(self) -> Mapping[str, int]:
         return self.mended
 
+    def meddling(self) -> tuple[Repeated, ...]:
+        return self.meddled
+
     async def devices(self) -> Mapping[str, Device]:
         return DEVICES
+
+    async def rules(self) -> Mapping[str, str]:
+        return {"nftables": "table inet nexthop {}\n"}
 
 
 @dataclass

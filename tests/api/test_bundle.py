@@ -29,6 +29,7 @@ def test_it_holds_what_helps_and_nothing_that_is_secret(joined: Appliance) -> No
     assert {"versions.txt", "config.toml", "log.txt", "status.json", "cidrs.json", "links.json", "routes.json"} <= parts
     assert {"history.json", "doctor.json", "kernel/routes.txt", "kernel/rules.txt", "kernel/nftables.txt"} <= parts
     assert json.loads(found["nexthop-support/cidrs.json"])["cidrs"][0]["cidr"] == "10.244.0.0/16"
+    assert found["nexthop-support/kernel/nftables.txt"] == "table inet nexthop {}\n"
     assert "Traceback" not in "".join(found.values())
     everything = "\n".join(found.values())
     key = (joined.state / "links" / "hk.toml").read_text().partition('key = "')[2].partition('"')[0]

@@ -18,8 +18,9 @@ from appliance.forwardtalk import Hello, Removing, State, Wake, decode, encode
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.state import Device
 from appliance.links import Links
+from appliance.meddling import OFTEN
 from appliance.model import Intent, Network, Phase
-from appliance.status import FirewallStatus, Layer, LayerState
+from appliance.status import FirewallStatus, Layer, LayerState, Repeated
 from tests.appliance.fakes import POD, SERVICE, until
 
 BOTH = frozenset({POD, SERVICE})
@@ -38,6 +39,9 @@ class Speaker:
 
     def wake(self) -> None:
         self.woken += 1
+
+    async def rules(self) -> Mapping[str, str]:
+        return {"nftables": "table inet nexthop"}
 
 
 @dataclass
@@ -222,6 +226,31 @@ def test_a_repair_is_written_down_also_one_from_a_time_without_nexthopd(tmp_path
                 ("forward", "repaired firewall", "rules were gone"),
                 ("forward", "repaired route", "10.244.0.0/16"),
             ]
+
+    asyncio.run(scenario())
+
+
+def test_the_rules_are_shown_by_who_may_see_them_to_everybody_who_asks(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with border(tmp_path) as it:
+            for _ in range(2):
+                both = await asyncio.gather(it.client.rules(), it.client.rules())
+                assert [each["nftables"] for each in both] == ["table inet nexthop"] * 2
+            await it.end("server")
+            await until(lambda: not it.client.ready())
+            assert "does not answer" in (await it.client.rules())["firewall"]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_repaired_again_and_again_is_told_as_somebodys_doing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with border(tmp_path) as it:
+            for _ in range(OFTEN):
+                assert it.client.meddling() == ()
+                it.server.repaired("sysctl", "net/ipv4/ip_forward")
+            await until(it.client.meddling)
+            assert it.client.meddling() == (Repeated("sysctl", "net/ipv4/ip_forward", OFTEN),)
 
     asyncio.run(scenario())
 

@@ -13,8 +13,11 @@ from appliance.forwardtalk import (
     Gone,
     Hello,
     Message,
+    Passed,
     Removing,
     Repaired,
+    Show,
+    Shown,
     State,
     Stays,
     Wake,
@@ -48,6 +51,9 @@ messages = st.one_of(
     st.builds(Stays, numbers, some),
     st.builds(Gone, some),
     st.builds(Repaired, st.text(), st.text(), numbers),
+    st.builds(Passed, st.floats(0, 1000)),
+    st.just(Show()),
+    st.builds(Shown, st.dictionaries(st.text(max_size=8), st.text(), max_size=4)),
 )
 
 
@@ -60,7 +66,7 @@ def test_what_is_said_is_what_is_heard_on_one_line(message: Message) -> None:
 
 
 def test_this_file_knows_every_message() -> None:
-    assert set(get_args(Message)) == {Hello, Wake, State, Removing, Stays, Gone, Repaired}
+    assert set(get_args(Message)) == {Hello, Wake, State, Removing, Stays, Gone, Repaired, Passed, Show, Shown}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from appliance.status import (
     LayerState,
     LinkStatus,
     Problem,
+    Repeated,
     Status,
 )
 from appliance.verdict import Finding, Level, Verdict, findings, judge
@@ -60,6 +61,15 @@ def test_the_first_line_says_why_the_link_is_down(code: str) -> None:
     assert found[0].code == f"link-{code}"
     assert found[0].about == "hk"
     assert found[0].next_step
+
+
+def test_somebody_who_keeps_changing_a_setting_is_told_with_how_often() -> None:
+    whole = Status((UP,), (READY,), IPTABLES, CLOUD, meddling=(Repeated("sysctl", "net/ipv4/ip_forward", 47),))
+    (found,) = findings(whole)
+    assert (found.level, found.code, found.about) == (Level.DEGRADED, "meddling", "net/ipv4/ip_forward")
+    assert "net/ipv4/ip_forward" in found.text
+    assert "47 times in the last minute" in found.text
+    assert "sysctl.d" in found.next_step
 
 
 def test_one_of_two_links_down_is_degraded() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.lab import programs, topology
 from tests.lab.lab import Lab
 from tests.lab.programs import LINK, TABLE
+from tests.lab.space import Failed
 from tests.lab.story import add_cidrs
 
 if TYPE_CHECKING:
@@ -41,8 +42,11 @@ def emulator(lab: Lab, method: str, what: str, body: object = None) -> Any:
 def screen(lab: Lab, *cause: str, step: str) -> None:
     """Wait until the first screen names the cause, and the next step right behind it."""
 
+    seen = [""]
+
     def found() -> bool:
         shown = lab.nexthop("status", check=False)
+        seen[0] = shown.stdout
         lines = shown.stdout.splitlines()[:SCREEN]
         at = next((n for n, line in enumerate(lines) if all(word in line for word in cause)), None)
         return (
@@ -52,7 +56,10 @@ def screen(lab: Lab, *cause: str, step: str) -> None:
             and step in lines[at + 1]
         )
 
-    lab.wait(f"a screen that says {cause}", found)
+    try:
+        lab.wait(f"a screen that says {cause}", found)
+    except Failed as failure:
+        pytest.fail(f"{seen[0]}\n{failure}")
 
 
 def well(lab: Lab) -> None:
@@ -157,7 +164,7 @@ def test_somebody_keeps_switching_ip_forward_off(lab: Lab) -> None:
     loop = f"until [ -e {stop} ]; do echo 0 > /proc/sys/net/ipv4/ip_forward; sleep 0.05; done"
     lab.start("appliance", "meddler", "sh", "-c", loop)
     try:
-        screen(lab, "ip_forward", step="")
+        screen(lab, "DEGRADED: somebody keeps changing", "ip_forward", step="sysctl.d")
     finally:
         stop.touch()
         lab.processes.pop("meddler").wait(10)
