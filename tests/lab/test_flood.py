@@ -26,7 +26,7 @@ pytestmark = pytest.mark.lab
 
 HYBRID: Final = Contender("hybrid", "hybrid", Kind.OURS, link={"channel": "hybrid"})
 OURS, CLOSED = 9443, 9444
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 SECONDS: Final = 8.0
 
 
@@ -90,7 +90,8 @@ def test_a_flood_leaves_existing_tunnels_four_fifths_and_new_clients_come_in_wit
                 sent[port] = json.loads(measure.answer(process, 30))
         with flood(tunnel, OURS, 30):
             joined.append(newcomer(tunnel, f"soak{number}"))
-    ratio = median(rates[OURS]) / median(rates[CLOSED])
+    # Of what was measured one after the other: the machine is not the same for minutes.
+    ratio = median(ours / closed for ours, closed in zip(rates[OURS], rates[CLOSED], strict=True))
     print(f"Gbit/s with the flood at a closed port {rates[CLOSED]}, at gtund {rates[OURS]}: {ratio:.2f}")  # noqa: T201
     print(f"sent at gtund: {sent[OURS]}; a new client came in after {joined} s")  # noqa: T201
     assert ratio >= 0.8
