@@ -157,6 +157,12 @@ def routes(lab: Lab, *, protocol: str = "110") -> str:
     return "\n".join(sorted(listed.splitlines()))
 
 
+def over(lab: Lab) -> bool:
+    """Tell whether all is well again, but for the remark that somebody meddles, which is us."""
+    found = lab.api("GET", "/v1/status")["findings"]
+    return {each["code"] for each in found if each["level"] != "ok"} <= {"meddling"}
+
+
 def repairs(lab: Lab) -> dict[str, int]:
     """Return how often the daemon repaired what."""
     return dict(lab.api("GET", "/v1/status")["drift_repairs"])
