@@ -137,7 +137,9 @@ def inject(lab: Lab, fault: Fault) -> None:
 
 def rules(lab: Lab) -> str:
     """Return all firewall rules of the appliance as text, without their counters."""
-    listed = lab["appliance"].shell("iptables-legacy-save; ip6tables-legacy-save; nft list ruleset")
+    listed = lab["appliance"].shell(
+        "iptables-legacy-save || echo it changes; ip6tables-legacy-save || echo it changes; nft list ruleset"
+    )
     with ThreadPoolExecutor(1) as other:  # a thread may be in another namespace, and ends there
         listed += other.submit(_sets, lab["appliance"].full).result()
     return re.sub(r"\[\d+:\d+\]|^#.*\n", "", listed, flags=re.MULTILINE)
