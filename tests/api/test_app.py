@@ -17,6 +17,7 @@ def test_every_endpoint_is_described(appliance: Appliance) -> None:
         "/v1/strays/{cidr}": ["delete"],
         "/v1/links": ["get", "post"],
         "/v1/links/{name}": ["delete"],
+        "/v1/links/{name}/key": ["put"],
         "/v1/restore": ["post"],
         "/v1/events": ["get"],
         "/v1/explain/{ip}": ["get"],

@@ -137,7 +137,9 @@ def inject(lab: Lab, fault: Fault) -> None:
 
 def rules(lab: Lab) -> str:
     """Return all firewall rules of the appliance as text, without their counters."""
-    listed = lab["appliance"].shell("iptables-legacy-save; ip6tables-legacy-save; nft list ruleset")
+    listed = lab["appliance"].shell(
+        "iptables-legacy-save || echo it changes; ip6tables-legacy-save || echo it changes; nft list ruleset"
+    )
     with ThreadPoolExecutor(1) as other:  # a thread may be in another namespace, and ends there
         listed += other.submit(_sets, lab["appliance"].full).result()
     return re.sub(r"\[\d+:\d+\]|^#.*\n", "", listed, flags=re.MULTILINE)
@@ -155,6 +157,12 @@ def routes(lab: Lab, *, protocol: str = "110") -> str:
     """Return the appliance's routes in the main table as text, sorted: ours, or those of another origin."""
     listed = lab["appliance"].shell(f"for v in 4 6; do ip -d -$v route show table main proto {protocol}; done")
     return "\n".join(sorted(listed.splitlines()))
+
+
+def over(lab: Lab) -> bool:
+    """Tell whether all is well again, but for the remark that somebody meddles, which is us."""
+    found = lab.api("GET", "/v1/status")["findings"]
+    return {each["code"] for each in found if each["level"] != "ok"} <= {"meddling"}
 
 
 def repairs(lab: Lab) -> dict[str, int]:

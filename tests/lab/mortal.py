@@ -1,20 +1,26 @@
-"""`python -m tests.lab.mortal PROGRAM FILE --config ...`: a daemon that kills itself right after its n-th side effect.
+"""`python -m tests.lab.mortal PROGRAM FILE FD --config ...`: a daemon that dies right after its n-th side effect.
 
-PROGRAM is nexthopd or nexthop-forward. A side effect is one write to netlink, one transaction of the firewall, one
-sysctl, one commit of the database, one writing call that the cloud has taken (its answer is not read any more), and one
-word to the other daemon that it acts on: what is about to be removed, what must stay, what is gone. FILE holds n; it is
-read at the start and on SIGUSR1, and the count starts anew; without it the daemon is an ordinary one. What was done is
-appended to FILE.log, so that a test can tell what lay before each death. Nothing of this is in the program itself.
+PROGRAM is nexthopd or nexthop-forward. It has many lives, and what takes long at a start, the imports, is done once:
+each byte that comes over socket FD is a birth (a fork), answered by the process id, and by 0 at the death. A side
+effect is one write to netlink, one transaction of the firewall, one sysctl, one commit of the database, one writing
+call that the cloud has taken (its answer is not read any more), and one word to the other daemon that it acts on: what
+is about to be removed, what must stay, what is gone. FILE holds n; it is read at the start and on SIGUSR1, and the
+count starts anew; without it the daemon is an ordinary one. What was done is appended to FILE.log, so that a test can
+tell what lay before each death. Nothing of this is in the program itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import importlib
 import os
 import signal
+import socket
+import struct
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from api import serve
 from appliance import forwardd
@@ -37,6 +43,20 @@ if TYPE_CHECKING:
 
 _PROGRAM = sys.argv.pop(1)
 _FILE = Path(sys.argv.pop(1))
+_LINE = int(sys.argv.pop(1))
+PID: Final = struct.Struct("i")
+_PDEATHSIG: Final = 1  # uapi/linux/prctl.h
+# What a daemon imports only when it needs it.
+_LATER: Final = {
+    "nexthopd": (
+        *("api.app", "api.server", "api.socket", "api.tls", "api.traffic", "cloud.aliyun", "cloud.choice"),
+        *("appliance.attract", "appliance.backup", "appliance.linkwatch", "appliance.paths", "appliance.surroundings"),
+    ),
+    "nexthop-forward": (
+        *("appliance.forward", "appliance.intentreader", "appliance.install"),
+        *("appliance.kernel.iptables", "appliance.kernel.nftables"),
+    ),
+}
 _left: list[int] = []
 
 
@@ -144,10 +164,28 @@ def _spare_the_probe() -> None:
     defaults["ask"] = lambda _name: {}
 
 
+def born() -> None:
+    """Return in a child for each birth; the parent never does."""
+    libc = ctypes.CDLL(None)
+    with socket.socket(fileno=_LINE) as line:
+        while line.recv(1):
+            pid = os.fork()
+            if pid == 0:
+                libc.prctl(_PDEATHSIG, signal.SIGKILL)
+                return
+            line.send(PID.pack(pid))
+            os.waitpid(pid, 0)
+            line.send(PID.pack(0))
+    sys.exit(0)
+
+
 if __name__ == "__main__":
     _spare_the_probe()
     for wrap in (_wrap_routes, _wrap_firewall, _wrap_sysctls, _wrap_store, _wrap_cloud, _wrap_talk):
         wrap()
+    for later in _LATER[_PROGRAM]:
+        importlib.import_module(later)
+    born()
     arm()
     signal.signal(signal.SIGUSR1, lambda *_: arm())
     {"nexthopd": serve.main, "nexthop-forward": forwardd.main}[_PROGRAM]()

@@ -71,7 +71,7 @@ def test_what_somebody_removed_is_back_within_a_second(lab: Lab, fault: Fault) -
     told = {event["what"] for event in lab.api("GET", "/v1/history?limit=40")["events"]}
     assert {f"repaired {kind}" for kind in fault.kinds} <= told
     assert cloud_writes(lab) == writes
-    lab.wait("the verdict", lambda: lab.api("GET", "/v1/status")["verdict"]["level"] == "ok", AT_MOST)
+    lab.wait("the verdict", lambda: faults.over(lab), AT_MOST)
 
 
 def repaired(lab: Lab, fault: Fault) -> float:

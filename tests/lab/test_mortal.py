@@ -11,7 +11,9 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
+import struct
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,18 +21,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from api.client import Failed as CallFailed
-from tests.lab import faults, programs
+from tests.lab import faults, programs, topology
 from tests.lab.lab import Lab
 from tests.lab.programs import LINK
 from tests.lab.space import PYTHON
 from tests.lab.topology import POD_CIDR
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.lab
 
+PID = struct.Struct("i")
 MANY = 60  # more side effects than any story has
 EFFECTS = {"nexthopd": {"commit", "cloud"}, "nexthop-forward": {"netlink", "firewall"}}
 FOREIGN = "iptables-legacy -w -{0} FORWARD -s 192.0.2.7 -j DROP; ip route {1} 198.18.0.0/15 via 172.18.2.253"
@@ -42,34 +44,52 @@ class Mortal:
 
     lab: Lab
     program: str
-    process: subprocess.Popen[str] | None = None
+    line: socket.socket
+    pid: int = 0  # 0: dead
+
+    @classmethod
+    def open(cls, lab: Lab, program: str) -> Mortal:
+        """Prepare its lives."""
+        place = lab.place("appliance")
+        line, there = socket.socketpair()
+        mortal = (*PYTHON, "tests.lab.mortal", program, str(place / "mortal"), str(there.fileno()))
+        command = {"nexthopd": programs.nexthopd, "nexthop-forward": programs.forward}[program]
+        with there:
+            lab.processes["mortal"] = lab["appliance"].start("mortal", *command(place, *mortal), hand=(there.fileno(),))
+        return cls(lab, program, line)
+
+    def close(self) -> None:
+        """Let there be no further life."""
+        self.end()
+        self.line.close()
+        self.lab.processes.pop("mortal").wait(10)
 
     def start(self, after: int | None = None) -> None:
         """Start it, to die after so many side effects, or not at all; return when it answers or is dead."""
-        place = self.lab.place("appliance")
         self._arm(after)
-        mortal = (*PYTHON, "tests.lab.mortal", self.program, str(place / "mortal"))
-        command = {"nexthopd": programs.nexthopd, "nexthop-forward": programs.forward}[self.program]
-        self.process = self.lab["appliance"].start("mortal", *command(place, *mortal))
+        self.line.send(b"1")
+        (self.pid,) = PID.unpack(self.line.recv(PID.size))
         self.lab.wait("both daemons or an end", lambda: self.dead or self._answers())
 
     def arm(self, after: int) -> None:
         """Let it die after so many side effects from now on."""
         self._arm(after)
-        assert self.process is not None
         mark = self.lab.place("appliance") / "mortal"
-        os.kill(self.process.pid, signal.SIGUSR1)
+        os.kill(self.pid, signal.SIGUSR1)
         self.lab.wait("the mark to be read", lambda: not mark.exists())
 
     def end(self) -> None:
         """Kill it, if it lives."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        if not self.dead:
+            os.kill(self.pid, signal.SIGKILL)
+            self.lab.wait("its end", lambda: self.dead)
 
     @property
     def dead(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
+        with contextlib.suppress(BlockingIOError):
+            if self.pid:
+                (self.pid,) = PID.unpack(self.line.recv(PID.size, socket.MSG_DONTWAIT))
+        return self.pid == 0
 
     def is_done(self, number: int) -> None:
         """Return when it is dead, or has fewer side effects than that."""
@@ -98,13 +118,13 @@ class Mortal:
 
 @pytest.fixture(scope="module", params=["nexthopd", "nexthop-forward"])
 def mortal(request: pytest.FixtureRequest, joined: Lab) -> Iterator[Mortal]:
-    made = Mortal(joined, request.param)
-    joined.kill("appliance", made.program, hold=True)
-    joined.wait("its end", lambda: joined.unit("appliance", made.program).pid is None)
+    joined.kill("appliance", request.param, hold=True)
+    joined.wait("its end", lambda: joined.unit("appliance", request.param).pid is None)
+    made = Mortal.open(joined, request.param)
     try:
         yield made
     finally:
-        made.end()
+        made.close()
         joined.let_go("appliance", made.program)
         joined.wait_for_api()
 
@@ -122,11 +142,20 @@ def joined() -> Iterator[Lab]:
 
 def standing(lab: Lab) -> tuple[object, ...]:
     """Return all there is of ours, and of others, that must not depend on how often somebody died."""
-    entries = [(e["destination"], e["next_hop"], e["status"], e["type"]) for e in lab.cloud_table()]
+    entries = [entry for table in (programs.TABLE, programs.MORE_TABLE) for entry in in_the_cloud(lab, table)]
     with closing(sqlite3.connect(lab.place("appliance") / "state" / "nexthop.db")) as db:
         intents = db.execute("SELECT cidr, via, phase FROM intent ORDER BY cidr").fetchall()
     foreign = [faults.routes(lab, protocol=protocol) for protocol in ("boot", "kernel")]
     return faults.rules(lab), faults.routes(lab), sorted(entries), intents, foreign
+
+
+def in_the_cloud(lab: Lab, table: str) -> list[str]:
+    """Return the entries of a table but for their ids, as the emulated cloud's console shows them: quicker than its API."""
+    asked = json.dumps({"Action": "DescribeRouteEntryList", "RouteTableId": table})
+    url = f"http://{topology.CLOUD_API}/_emulator/console"
+    shown = json.loads(lab["vrouter"].run("curl", "-sSf", "-X", "POST", "-d", asked, url).stdout)
+    entries = shown["RouteEntrys"]["RouteEntry"]
+    return [json.dumps({**entry, "RouteEntryId": ""}, sort_keys=True) for entry in entries]
 
 
 def cidrs(lab: Lab) -> list[dict[str, object]]:
@@ -158,7 +187,7 @@ def settle(lab: Lab, method: str) -> None:
         lab.wait("the CIDR to be carried", lambda: carried(lab))
     else:
         lab.wait("the CIDR to be gone", lambda: not cidrs(lab))
-    lab.wait("a kernel as wanted", lambda: lab.api("GET", "/v1/status")["verdict"]["level"] == "ok")
+    lab.wait("a kernel as wanted", lambda: faults.over(lab))
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_the_pod_network_is_down(lab: Lab) -> None:
     block = f"ip route {{0}} blackhole {topology.PODS['pod1']}/32"
     lab["node"].shell(block.format("add"))
     try:
-        screen(lab, topology.POD_CIDR, "probe", step="probe target")
+        screen(lab, topology.POD_CIDR, "no answer from tcp:", step="probe target")
     finally:
         lab["node"].shell(block.format("del"))
     well(lab)

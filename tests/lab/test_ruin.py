@@ -83,7 +83,7 @@ def restart(lab: Lab) -> None:
 
 def comes_back(lab: Lab) -> None:
     """See that all is well again without help, and that changes are taken."""
-    lab.wait("the verdict", lambda: lab.api("GET", "/v1/status")["verdict"]["level"] == "ok")
+    lab.wait("the verdict", lambda: faults.over(lab))
     assert {each["cidr"] for each in lab.api("GET", "/v1/cidrs")["cidrs"]} == set(CIDRS)
     lab.api("POST", "/v1/cidrs", {"cidr": MORE, "via": LINK})
     lab.api("DELETE", f"/v1/cidrs/{MORE}")
