@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands import cidr, completion, events, link, look, stray, token, upkeep
+from api.commands import cidr, completion, events, link, look, machine, stray, token, upkeep
 from api.commands.shared import EXIT_FAILED, Where, print_json, say
 
 app = typer.Typer(
@@ -40,6 +40,9 @@ app.command("support-bundle")(upkeep.support_bundle)
 app.command()(upkeep.restore)
 app.command()(completion.completion)
 app.command()(upkeep.purge)
+app.command()(machine.setup)
+app.command(hidden=True)(machine.firstboot)
+app.command()(machine.upgrade)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001  (typer's callback)

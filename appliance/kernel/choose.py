@@ -40,7 +40,7 @@ _BACKENDS: Final = {
     "nftables": ("appliance.kernel.nftables", "Nftables"),
 }
 _HERE: Final = Path(__file__).parents[2]  # where a child finds this package, wherever we were started
-_PROBE_TIMEOUT: Final = 60.0  # seconds
+_PROBE_TIMEOUT: Final = 120.0  # seconds; a burstable instance without credits has a tenth of a core
 
 
 def backend(name: str, *, alone: bool = False) -> Backend:

@@ -13,13 +13,20 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 
-PLACES: Final = 512
+PLACES: Final = 1024
 PLACES_PER_SOURCE: Final = 16
 PATIENCE: Final = 5.0
 """Seconds in which a stranger must have said who it is."""
 
 _TLS: Final = b"\x16\x03"
 """A handshake record of any TLS (RFC 8446, section 5.1)."""
+
+RECORD_HEADER: Final = 6
+"""Bytes of TLS to judge by: a record's header, and the type of the message in it."""
+
+_CLIENT_HELLO: Final = 1
+_LONGEST_GREETING: Final = 4096
+"""Bytes; a hello with the large keys of ML-KEM has some 1,800."""
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +96,14 @@ class Pace:
 def plausible(first: bytes, preface: bytes) -> bool:
     """Return whether a connection may begin with these bytes, of which there may be few yet."""
     return any(first[: len(start)] == start[: len(first)] for start in (_TLS, preface))
+
+
+def greeting_length(header: bytes) -> int:
+    """Return how many bytes a TLS client's first record has, from its first six; 0 if it is none."""
+    if len(header) < RECORD_HEADER or not header.startswith(_TLS) or header[5] != _CLIENT_HELLO:
+        return 0
+    length = 5 + int.from_bytes(header[3:5])
+    return length if length <= _LONGEST_GREETING else 0
 
 
 def _whose(source: str) -> str:

@@ -60,7 +60,8 @@ async def serve(settings: config.GtundConfig) -> None:
     if tunnel.subnet6 is not None:
         tun.forbid(tunnel.subnet6)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # strangers have descriptors, too
+    with contextlib.suppress(OSError, ValueError):  # a unit's filter may forbid it, and gives enough from the start
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # strangers have descriptors, too
     listener = listen(settings.server.listen)
     server = Server(registry(settings), tunnel, tls, Strays(listener.family, listener.getsockname()))
     task = asyncio.current_task()

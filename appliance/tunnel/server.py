@@ -12,6 +12,7 @@ import contextlib
 import hmac
 import logging
 import os
+import secrets
 import socket
 import ssl
 import time
@@ -21,11 +22,11 @@ from typing import Final
 
 from appliance.notify import Watchdog
 
-from . import frame, keys, nat, tun
+from . import frame, greeting, keys, nat, tun
 from .clients import Client, Registry, UnknownClient
 from .config import Network, TunnelConfig
 from .dataplane import DataPlane, Over, Ready, Roamed, WorkerDied
-from .gate import PATIENCE, Gate, Pace, Place, plausible
+from .gate import PATIENCE, Gate, Pace, Place
 from .race import first, hang_up, keep_alive
 from .session import (
     CAPABILITIES,
@@ -172,7 +173,7 @@ class Server:
                 return
             sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             source = address[0].removeprefix("::ffff:")
-            if not _plausible(sock) or (place := self._gate.enter(source)) is None:
+            if not greeting.plausible(sock) or (place := self._gate.enter(source)) is None:
                 sock.close()
                 continue
             place.cut = group.create_task(self._receive(sock, source, place)).cancel
@@ -182,7 +183,7 @@ class Server:
         with contextlib.ExitStack() as place:
             place.callback(self._gate.leave, taken)
             try:
-                if await _first_byte(sock) == frame.PREFACE_MAGIC[:1]:
+                if await greeting.first_byte(sock) == frame.PREFACE_MAGIC[:1]:
                     await self._take_data(sock)
                 else:
                     await self._take_control(sock, source, place)
@@ -207,7 +208,7 @@ class Server:
     async def _take_data(self, sock: socket.socket) -> None:
         with contextlib.closing(sock):  # the worker gets a descriptor of its own
             async with asyncio.timeout(PATIENCE):
-                preface = await _read_exactly(sock, frame.PREFACE.size)
+                preface = await greeting.read_exactly(sock, frame.PREFACE.size)
             magic, session_id, number, proof = frame.PREFACE.unpack(preface)
             served = self._session(session_id)
             if magic != frame.PREFACE_MAGIC or served is None:
@@ -225,7 +226,12 @@ class Server:
         loop = asyncio.get_running_loop()
         keep_alive(sock)
         async with asyncio.timeout(PATIENCE):
-            await self._turn()
+            try:
+                await greeting.awaited(sock)
+                await self._turn()
+            except BaseException:
+                sock.close()
+                raise
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, sock, ssl=self._tls, ssl_handshake_timeout=PATIENCE, ssl_shutdown_timeout=1
             )
@@ -250,7 +256,7 @@ class Server:
             hang_up(writer)
 
     async def _turn(self) -> None:
-        """Wait until a handshake may be done. The latest goes first: who means it has not been here for long."""
+        """Wait until a handshake may be done. Chance says who is next: in a queue, a crowd is always at one end."""
         loop = asyncio.get_running_loop()
         if not self._waiting and not self._pace.take(loop.time()):
             return
@@ -262,12 +268,11 @@ class Server:
 
     def _next_turn(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting and self._waiting[-1].done():  # it was cut while it waited
-            self._waiting.pop()
+        self._waiting = [turn for turn in self._waiting if not turn.done()]  # the others were cut while they waited
         if not self._waiting:
             return
         if not (pause := self._pace.take(loop.time())):
-            _settle(self._waiting.pop())
+            greeting.settle(self._waiting.pop(secrets.randbelow(len(self._waiting))))
         loop.call_later(pause, self._next_turn)
 
     def _admit(self, conversation: Conversation, hello: Hello, source: str) -> Client | None:
@@ -432,44 +437,3 @@ async def _control_over(served: Served, reader: asyncio.StreamReader) -> str:
     except (OSError, frame.RemoteProtocolError, WorkerDied) as error:
         return f"its control connection broke: {error}"
     return "it closed the control connection"
-
-
-def _plausible(sock: socket.socket) -> bool:
-    """Return whether what a stranger has said so far may come from a client."""
-    try:
-        return plausible(sock.recv(len(frame.PREFACE_MAGIC), socket.MSG_PEEK) or b"\0", frame.PREFACE_MAGIC)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
-async def _first_byte(sock: socket.socket) -> bytes:
-    """Wait for the first byte and leave it where it is; a socket on which none comes is closed."""
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(sock, _settle, readable)
-    try:
-        async with asyncio.timeout(PATIENCE):
-            await readable
-    except BaseException:
-        loop.remove_reader(sock)
-        sock.close()
-        raise
-    loop.remove_reader(sock)
-    return sock.recv(1, socket.MSG_PEEK)
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-async def _read_exactly(sock: socket.socket, length: int) -> bytes:
-    loop, data = asyncio.get_running_loop(), b""
-    while len(data) < length:
-        more = await loop.sock_recv(sock, length - len(data))
-        if not more:
-            raise frame.RemoteProtocolError("a preface that ends early")
-        data += more
-    return data

@@ -225,7 +225,7 @@ class Reassembly:
 
     MOST: Final = 16
     PATIENCE: Final = 0.5
-    TRIES: Final = 4
+    TRIES: Final = 8
 
     def __init__(self) -> None:
         self._partials: dict[_Unit, _Partial] = {}

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from cloud.emulator.worldfile import Instance, WorldFile
 TOKEN_TTL_HEADER: Final = "x-aliyun-ecs-metadata-token-ttl-seconds"  # noqa: S105 - a name
 TOKEN_HEADER: Final = "x-aliyun-ecs-metadata-token"  # noqa: S105 - a name
 _LONGEST_TTL: Final = 21600
+# cloud-init asks for "2016-01-01", the documentation for "latest".
+_VERSION: Final = re.compile(r"^20\d\d-\d\d-\d\d/")
 # The cloud hands out six-hour credentials and new ones from half an hour before the old ones end.
 _RENEWED_AT: Final = 11 / 12
 
@@ -88,7 +91,7 @@ class Identities:
         token = headers.get(TOKEN_HEADER)
         if self._file.metadata.require_token if token is None else not self._fits(token, instance, now):
             return Answer(403, "a valid token is needed")
-        return self._read(self._tree(instance, now), path)
+        return self._read(self._tree(instance, now), _VERSION.sub("latest/", path.strip("/"), count=1))
 
     def _new_token(self, instance: Instance, headers: Mapping[str, str], now: float) -> Answer:
         ttl = headers.get(TOKEN_TTL_HEADER, "")
@@ -130,6 +133,7 @@ class Identities:
             "private-ipv4": str(instance.ip),
             "eipv4": str(instance.eip or ""),
             "mac": instance.mac,
+            "hostname": instance.id,
             "network-type": "vpc",
             "owner-account-id": file.account,
         }
@@ -146,6 +150,8 @@ class Identities:
         }
         document = {name: items[name] for name in ("instance-id", "region-id", "zone-id", "private-ipv4", "mac")}
         tree["latest/dynamic/instance-identity/document"] = json.dumps(document)
+        if instance.user_data:
+            tree["latest/user-data"] = instance.user_data
         issued = self._credentials(instance, self._issue(now))
         if issued is not None and file.role is not None:
             tree[f"latest/meta-data/ram/security-credentials/{file.role.name}"] = _credentials_text(issued)

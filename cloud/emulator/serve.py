@@ -59,6 +59,9 @@ def bind(endpoint: Endpoint) -> socket.socket:
     """Take the address, or raise OSError with a text that names it."""
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # An answer is two writes, and the second would wait 40 ms for a delayed ACK. What is accepted inherits it; asyncio
+    # sets it only on sockets that were made with IPPROTO_TCP.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         bound.bind((endpoint.host, endpoint.port))
     except OSError as error:

@@ -86,7 +86,7 @@ class VSwitch:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A machine with one network interface."""
+    """A machine with one network interface; `user_data` is what it was started with."""
 
     id: str
     ip: IPv4Address
@@ -97,6 +97,7 @@ class Instance:
     eip: IPv4Address | None = None
     source_dest_check: bool = False
     security_group: str = ""
+    user_data: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

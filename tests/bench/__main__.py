@@ -6,8 +6,9 @@
     python -m tests.bench --only fast,stream    only these sections and contenders
 
 Sections: fast (no delay, offloads as the kernel has them), plain (the same with TSO, GSO and GRO off everywhere), wan
-(115 ms, 200 Mbit/s, losses), clients (gtund's memory). It needs root and the Debian packages of tests.bench.contenders,
-works in network namespaces of its own on the first two processors, and leaves nothing behind.
+(115 ms, 200 Mbit/s, losses), clients (gtund's memory), whole (the appliance with its cloud and API). It needs root and
+the Debian packages of tests.bench.contenders, works in network namespaces of its own on the first two processors, and
+leaves nothing behind.
 
 Exit status: 0 measured, 1 something could not be measured, 3 measured but invalid. A claim that
 is missed is a figure like any other.
@@ -25,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.bench import claims, contenders, crowd, local, longline, plan, table, topology, usage, verdict
+from tests.bench import claims, contenders, crowd, local, longline, plan, table, topology, usage, verdict, whole
 from tests.bench.machine import describe, missing, versions
 from tests.bench.measure import Pod
 from tests.bench.metrics import Section, derive
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROCESSORS: Final = 2
+_DEFAULT: Final = "hybrid"  # the channel that the lab's link has
 _LOOK: Final = 2.0
 INVALID: Final = 3
 
@@ -69,6 +71,8 @@ class Run:
             self._wan()
         if plan.CLIENTS in self.wanted and self.plan.clients:
             self._clients()
+        if plan.WHOLE in self.wanted and any(one.key == _DEFAULT for one in self.taking_part):
+            self._whole()
 
     def _local(self, section: Section, todo: plan.Local, *, offloads: bool) -> None:
         here = [one for one in self.taking_part if one.takes_part(section.name)]
@@ -102,6 +106,11 @@ class Run:
             sections, failures = crowd.run(net, modes, self.plan.clients, tell)
             self.sections |= {section.name: section for section in sections}
             self.failures += failures
+
+    def _whole(self) -> None:
+        section, failures = whole.run(self.plan.whole, _DEFAULT, tell)
+        self.sections[section.name] = section
+        self.failures += failures
 
     def _up(self, net: topology.Net, here: Sequence[Contender]) -> list[Tunnel]:
         """Bring every contender's tunnel up; one that does not come up is left out, and said so."""

@@ -96,7 +96,21 @@ def _of_memory() -> Iterable[Claim]:
         yield Claim(text, f"clients-{count}", "pss_far", None, 64.0 * count, 32.0 * count, at_most=True)
 
 
-CLAIMS: Final = (*_against_wireguard(), *_on_the_long_line(), *_of_memory())
+def _of_the_whole() -> Iterable[Claim]:
+    """What is not the tunnel's: in ms, seconds and shares, with the tunnel's default channel."""
+    for text, metric, floor, goal in (
+        ("POST /v1/cidrs to the first packet, ms", "first_packet", 100, 50),
+        ("all CIDRs in the kernel, s", "all_applied", 2, 0.5),
+        ("one CIDR more, ms", "one_more", 50, 25),
+        ("CPU of a pass without change, ms", "idle_pass", 200, 50),
+        ("requests that failed of 50/s", "requests_failed", 0, 0),
+    ):
+        yield Claim(text, "whole", metric, None, floor, goal, at_most=True, modes=_HYBRID)
+    yield Claim("one flow, many CIDRs / one", "whole", "flow_many", ("", "flow_one"), 0.9, 0.97, modes=_HYBRID)
+    yield Claim("1 Gbit/s kept beside 50 requests/s", "whole", "offered_kept", None, 0.9, 0.99, modes=_HYBRID)
+
+
+CLAIMS: Final = (*_against_wireguard(), *_on_the_long_line(), *_of_memory(), *_of_the_whole())
 
 
 def judge(sections: Mapping[str, Section], claims: Sequence[Claim] = CLAIMS) -> tuple[Judged, ...]:

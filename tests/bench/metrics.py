@@ -61,6 +61,15 @@ METRICS: Final = {
         _less("connect_idle", "median TCP connect, line idle", "ms", shown=False),
         _less("connect_loaded", "median TCP connect beside the bulk flow", "ms"),
         _less("connect_ratio", "TCP connect loaded / idle", "x"),
+        _less("first_packet", "from POST /v1/cidrs to the first packet through", "ms"),
+        _less("all_applied", "many CIDRs in the kernel, all", "s"),
+        _less("one_more", "one CIDR more in the kernel", "ms"),
+        _less("idle_pass", "CPU of a pass without change", "ms"),
+        Metric("flow_one", "TCP, one flow, with one CIDR", "Gbit/s"),
+        Metric("flow_many", "TCP, one flow, with many CIDRs", "Gbit/s"),
+        Metric("offered_kept", "of 1 Gbit/s offered, delivered beside 50 requests/s", "x"),
+        _less("requests_failed", "requests that failed", ""),
+        _less("slowest_request", "the slowest request", "ms"),
     )
 }
 

@@ -13,7 +13,8 @@ FAST: Final = "fast"
 PLAIN: Final = "plain"
 WAN: Final = "wan"
 CLIENTS: Final = "clients"
-SECTIONS: Final = (FAST, PLAIN, WAN, CLIENTS)
+WHOLE: Final = "whole"
+SECTIONS: Final = (FAST, PLAIN, WAN, CLIENTS, WHOLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,16 @@ class Long:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """The whole appliance: how many first packets, how many CIDRs, and how long a flow beside requests."""
+
+    first_packets: int
+    cidrs: int
+    flow_seconds: float
+    load_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One whole run. `clients`: with how many clients gtund's memory is read; `without`: who is left out."""
 
@@ -62,6 +73,7 @@ class Plan:
     plain: Local
     wan: Long
     clients: tuple[int, ...]
+    whole: Whole
     without: frozenset[str] = frozenset()
 
 
@@ -76,6 +88,7 @@ FULL: Final = Plan(
     plain=Local(5, _TCP[:2], (), tcp_seconds=3),
     wan=Long((0.01, 0.0, 0.001, 0.03), 3, 1, _OTHERS, early=(0, 10), late=(20, 50), idle_pings=15, idle_connects=9),
     clients=(1, 10, 50),
+    whole=Whole(first_packets=15, cidrs=1000, flow_seconds=5, load_seconds=30),
 )
 
 QUICK: Final = Plan(
@@ -84,5 +97,6 @@ QUICK: Final = Plan(
     plain=Local(3, _TCP[:1], (), tcp_seconds=1),
     wan=Long((0.01,), 1, 0, _OTHERS, early=(0, 5), late=(8, 15), idle_pings=5, idle_connects=3),
     clients=(1, 10),
+    whole=Whole(first_packets=5, cidrs=200, flow_seconds=2, load_seconds=5),
     without=frozenset({"stream-1"}),
 )

@@ -89,12 +89,12 @@ class Lab:
         """Start a program that stays until the lab ends; it ending earlier fails whatever waits."""
         self.processes[label] = self[machine].start(label, *argv)
 
-    def start_all(self, **options: str) -> None:
+    def start_all(self, *, firewall: str = "iptables") -> None:
         """Start everything but the link, which needs a token first."""
         self.start_pods()
         self.start_cloud()
         self.start_gtund()
-        self.start_appliance(**options)
+        self.start_appliance(firewall=firewall)
 
     def start_pods(self) -> None:
         """Start a real nginx in every pod."""
@@ -107,10 +107,10 @@ class Lab:
         for pod in topology.PODS:
             self.wait(f"nginx in {pod}", (self.place(pod) / "nginx.pid").exists)
 
-    def start_cloud(self, settle_ms: int = 100) -> None:
+    def start_cloud(self, settle_ms: int = 100, quota: int = 200, user_data: str = "") -> None:
         """Start the cloud: its API, metadata service and virtual router."""
         place = self.place("vrouter")
-        (place / "world.toml").write_text(programs.world(settle_ms))
+        (place / "world.toml").write_text(programs.world(settle_ms, quota, user_data))
         self.start("vrouter", "emulator", *programs.emulator(place))
         self.wait("the emulator", lambda: "ready" in (self.directory / "log" / "emulator.log").read_text())
 
@@ -122,10 +122,10 @@ class Lab:
         self._supervise("gtund")
         self.wait("gtund", (place / "run" / "gtund.sock").exists)
 
-    def start_appliance(self, *, firewall: str = "iptables") -> None:
+    def start_appliance(self, *, firewall: str = "iptables", quota: int = 200) -> None:
         """Start both daemons, and what plays systemd for them and the links; return when the API answers."""
         place = self.place("appliance")
-        (place / "nexthop.toml").write_text(programs.nexthop_toml(place, firewall=firewall))
+        (place / "nexthop.toml").write_text(programs.nexthop_toml(place, firewall=firewall, quota=quota))
         (place / "units.json").write_text(programs.appliance_units(place))
         self._shortcut(place)
         self._supervise("appliance")

@@ -26,12 +26,16 @@ WATCHDOG: Final = 30.0  # seconds, as in the image's units
 ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
 
 
-def world(settle_ms: int = 100) -> str:
-    """Return the emulator's world.toml: the Shenzhen VPC of the drawing."""
+def world(settle_ms: int = 100, quota: int = 200, user_data: str = "") -> str:
+    """Return the emulator's world.toml: the Shenzhen VPC of the drawing.
+
+    `quota`: custom entries of a table; `user_data`: the appliance's.
+    """
     return (
         f"""\
 region = "{REGION}"
 settle_ms = {settle_ms}
+quota = {quota}
 
 [listen]
 api = "{net.CLOUD_API}:80"
@@ -84,6 +88,7 @@ eni = "eni-nexthop"
 mac = "{net.MAC["appliance"]}"
 role = true
 eip = "{net.APPLIANCE_EIP}"
+user_data = {json.dumps(user_data)}
 """
         + "".join(
             f"""
@@ -105,8 +110,8 @@ internet_gateway = "{net.INTERNET_GATEWAY}"
     )
 
 
-def nexthop_toml(directory: Path, *, firewall: str = "iptables") -> str:
-    """Return the appliance's nexthop.toml."""
+def nexthop_toml(directory: Path, *, firewall: str = "iptables", quota: int = 200) -> str:
+    """Return the appliance's nexthop.toml. `quota`: what it takes a route table to hold."""
     return f"""\
 [paths]
 state = "{directory}/state"
@@ -126,6 +131,7 @@ protocol = "http"
 metadata = "http://{net.METADATA}"
 resync_seconds = 2
 credentials = "role"
+route_quota = {quota}
 """
 
 

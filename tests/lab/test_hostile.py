@@ -124,9 +124,11 @@ def test_a_spoofed_inner_source_is_dropped_and_counted_whatever_rp_filter_is(lab
 def test_a_source_behind_the_client_may_send_and_is_answered(lab: Lab) -> None:
     lab.api("PATCH", f"/v1/cidrs/{topology.POD_CIDR}", {"snat": False})
     try:
-        rule = f"-d {topology.POD_CIDR} -o {DEVICE} -m comment --comment nexthop -j RETURN"
-        lab.wait("no SNAT", lambda: rule in lab["appliance"].shell("iptables-legacy-save -t nat"))
-        probes.ping(lab["host1"], POD, count=1)
+        plain = f"--match-set nexthop4-{DEVICE}-p dst"
+        lab.wait("no SNAT", lambda: plain in lab["appliance"].shell("iptables-legacy-save -t filter"))
+        with probes.Capture.open(lab["gtund"], f"gt-{CLIENT}", f"src {topology.HOSTS['host1']} and icmp") as capture:
+            probes.ping(lab["host1"], POD, count=1)
+            assert capture.frames(lab["host1"], POD)
         assert probes.curl(lab["host1"], POD).pod == "pod1"
         told_by = json.loads(lab["gtund"].shell(f"ip -json route get {topology.HOSTS['host1']}"))
         assert told_by[0]["dev"] == f"gt-{CLIENT}"

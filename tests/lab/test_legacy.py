@@ -87,7 +87,7 @@ def lab() -> Iterator[Lab]:
         lab.start_cloud()
         place = lab.place("gtund")
         (place / "gtund.toml").write_text(SERVER)
-        (place / "units.json").write_text(json.dumps({"units": {"gtund": gtund(place)}}))
+        (place / "units.json").write_text(json.dumps({"units": {"gtund": {"argv": gtund(place)}}}))
         lab._supervise("gtund")
         lab.wait("gtund", (place / "run" / "legacy.sock").exists)
         lab.start_appliance()

@@ -15,7 +15,7 @@ import time
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from appliance.tunnel import gtun, identity, keys, server, tun
+from appliance.tunnel import greeting, gtun, identity, keys, server, tun
 from appliance.tunnel.clients import Registry
 from appliance.tunnel.config import LinkConfig, TunnelConfig
 from appliance.tunnel.dataplane import Alive, Ready, Report, Traffic
@@ -36,7 +36,7 @@ class FakePlane:
 
     all: list[FakePlane]
 
-    def __init__(self, device: str, answered: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, device: str, answered: Callable[[], None] = lambda: None, **_named: object) -> None:
         self.device, self.traffic, self.died, self.answered_at = device, Traffic(), False, math.inf
         self.told: list[tuple[str, Any]] = []
         self.opens: list[keys.Session] = []
@@ -199,7 +199,7 @@ async def gtund_played(ends: Ends) -> AsyncIterator[tuple[asyncio.Queue[Line], i
     async def accept() -> None:
         while True:
             sock, _ = await loop.sock_accept(listener)
-            if await server._first_byte(sock) == b"n":
+            if await greeting.first_byte(sock) == b"n":
                 kept.append(sock)
                 continue
             reader = asyncio.StreamReader()

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 
 from appliance.tunnel.frame import PREFACE_MAGIC
-from appliance.tunnel.gate import PLACES, PLACES_PER_SOURCE, Gate, Pace, Place, plausible
+from appliance.tunnel.gate import PLACES, PLACES_PER_SOURCE, Gate, Pace, Place, greeting_length, plausible
 
 
 def test_one_source_gets_only_its_share_and_others_still_come_in():
@@ -57,3 +57,22 @@ def test_what_may_begin_a_connection_is_let_on(first, whether):
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1", b"SSH-2.0", b"\x16\x02", b"nhd2", b"\x00" * 8])
 def test_garbage_is_told_by_its_first_bytes(first):
     assert not plausible(first, PREFACE_MAGIC)
+
+
+def test_a_greeting_is_as_long_as_its_record():
+    assert greeting_length(b"\x16\x03\x01\x02\x00\x01") == 5 + 512
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"\x16\x03\x01\x02\x00",
+        b"\x16\x03\x01\x02\x00\x02",
+        b"\x17\x03\x03\x02\x00\x01",
+        b"\x16\x03\x01\xff\x00\x01",
+    ],
+    ids=["nothing", "short", "not a hello", "not a handshake", "longer than any"],
+)
+def test_what_is_no_greeting_is_not_waited_for(header):
+    assert greeting_length(header) == 0

@@ -39,6 +39,16 @@ def test_folders_list_what_is_in_them() -> None:
     assert get(ROLE, asker="172.18.1.5")[0] == 404
 
 
+def test_user_data_is_given_to_its_instance_alone_and_by_date_as_cloud_init_asks() -> None:
+    file = world_file()
+    started = replace(file.instance[0], user_data="#cloud-config\n")
+    all_of_them = Identities(replace(file, instance=(started, *file.instance[1:])), b"seed", 0.0)
+    for path in ("/latest/user-data", "/2016-01-01/user-data"):
+        assert all_of_them.answer(str(started.ip), "GET", path, {}, 0.0).text == "#cloud-config\n"
+        assert all_of_them.answer(str(file.instance[1].ip), "GET", path, {}, 0.0).status == 404
+    assert all_of_them.answer(str(started.ip), "GET", "/2016-01-01/meta-data/instance-id", {}, 0.0).text == started.id
+
+
 def test_a_token_is_good_for_its_time_and_its_instance() -> None:
     here = known(require_token=True)
     path = "/latest/meta-data/instance-id"

@@ -1,0 +1,184 @@
+"""A virtual machine in the place of the lab's appliance: QEMU without KVM, on a TAP of the vSwitch's bridge.
+
+To the machine all is as in the cloud: DHCP gives it its address, its product name is that of an ECS instance, and
+100.100.100.200 tells it who it is. We look into it by SSH, whose key it is given by user-data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from tests.lab import topology
+from tests.lab.space import Done, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.lab.lab import Lab
+
+PRODUCT: Final = "Alibaba Cloud ECS"
+BOOT_SECONDS: Final = 600.0
+"""For a boot: without KVM an instruction takes some ten times as long, and the machine is not ours alone."""
+
+_BRIDGE: Final = "vsw-app"
+_TAP: Final = "p-vm"
+_GATEWAY: Final = "172.18.2.253"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The appliance's VM. Made by `plugged_in`; `lab` owns its processes."""
+
+    lab: Lab
+    directory: Path
+
+    @classmethod
+    @contextlib.contextmanager
+    def plugged_in(cls, lab: Lab, image: Path) -> Iterator[Self]:
+        """Take the lab's own appliance off the net, and put a machine with a copy-on-write disk of `image` there."""
+        made = cls(lab, lab.place("vm"))
+        made.directory.chmod(0o700)
+        router = lab["vrouter"]
+        router.shell(f"""
+            ip link del p-appliance
+            ip tuntap add {_TAP} mode tap
+            ip link set {_TAP} master {_BRIDGE} up""")
+        lab.start("vrouter", "dnsmasq", *made._dhcp())
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", made.key], check=True)
+        make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image), str(made.disk)]
+        subprocess.run(make, check=True)
+        yield made
+
+    @property
+    def key(self) -> str:
+        """The private key that opens it."""
+        return f"{self.directory}/key"
+
+    @property
+    def public_key(self) -> str:
+        """What its user-data has to let in."""
+        return (self.directory / "key.pub").read_text().strip()
+
+    @property
+    def disk(self) -> Path:
+        """Its disk."""
+        return self.directory / "disk.qcow2"
+
+    def power_on(self) -> None:
+        """Start it."""
+        mac = topology.MAC["appliance"]
+        self.lab.start(
+            "vrouter",
+            "vm",
+            *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024", "-no-user-config"),
+            *("-smbios", f"type=1,manufacturer=Alibaba Cloud,product={PRODUCT}"),
+            *("-drive", f"file={self.disk},if=virtio,discard=unmap"),
+            *("-netdev", f"tap,id=net,ifname={_TAP},script=no,downscript=no"),
+            *("-device", f"virtio-net-pci,netdev=net,mac={mac},romfile="),
+            *("-device", "virtio-rng-pci", "-display", "none", "-serial", f"file:{self.directory}/console.log"),
+            *("-qmp", f"unix:{self.directory}/qmp,server=on,wait=off"),
+        )
+
+    def reset(self) -> None:
+        """Press the reset button: nothing in it is told, and what it had not written to its disk is lost."""
+        with socket.socket(socket.AF_UNIX) as qmp:
+            qmp.connect(f"{self.directory}/qmp")
+            lines = qmp.makefile("rw")
+            for command in ("qmp_capabilities", "system_reset"):
+                lines.write(json.dumps({"execute": command}) + "\n")
+                lines.flush()
+                while "return" not in (answer := json.loads(lines.readline())):
+                    if "error" in answer:
+                        raise Failed(f"qemu: {command}: {answer['error']}")
+
+    def run(self, *argv: str, stdin: str = "", check: bool = True, timeout: float = 300) -> Done:
+        """Run a command in it as root."""
+        command = " ".join(shlex.quote(part) for part in argv)
+        return self.lab["vrouter"].run(*self._ssh(), command, stdin=stdin, check=check, timeout=timeout)
+
+    def shell(self, script: str, *, check: bool = True, timeout: float = 300) -> str:
+        """Run a script in it as root and return what it printed."""
+        return self.run("sh", "-eu", "-c", script, check=check, timeout=timeout).stdout.strip()
+
+    def copy(self, source: Path, destination: str) -> None:
+        """Copy a file, or what is in a directory, into a directory there, which is made."""
+        files = [source.name] if source.is_file() else ["."]
+        parent = source.parent if source.is_file() else source
+        packed = subprocess.Popen(["tar", "-C", str(parent), "-c", *files], stdout=subprocess.PIPE)
+        try:
+            command = f"mkdir -p {shlex.quote(destination)} && tar -C {shlex.quote(destination)} -x --no-same-owner"
+            inside = ("nsenter", f"--net=/run/netns/{self.lab['vrouter'].full}", "--", *self._ssh(), command)
+            subprocess.run(inside, stdin=packed.stdout, check=True, timeout=300)
+        finally:
+            packed.kill()
+            packed.wait()
+
+    def answers(self) -> bool:
+        """Tell whether it lets us in."""
+        try:
+            return self.run("true", check=False, timeout=30).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def wait(self, what: str, condition: Callable[[], object], limit: float = 120) -> float:
+        """Return the seconds that it took until the condition held; show the console where it never does."""
+        begin = time.monotonic()
+        try:
+            self.lab.wait(what, condition, limit)
+        except Failed as error:
+            console = (self.directory / "console.log").read_text(errors="replace")[-3000:]
+            raise Failed(f"{error}\n--- console\n{console}") from None
+        return time.monotonic() - begin
+
+    def user_data(self, firstboot: str, **more: Any) -> str:
+        """Return user-data that lets us in and gives it `firstboot`."""
+        document = {
+            "disable_root": False,
+            "ssh_authorized_keys": [self.public_key],
+            "write_files": [{"path": "/etc/nexthop/firstboot.yaml", "permissions": "0600", "content": firstboot}],
+        }
+        return "#cloud-config\n" + json.dumps(document | more, indent=1)
+
+    def door(self) -> str:
+        """Return the command that logs in, for people."""
+        return f"nsenter --net=/run/netns/{self.lab['vrouter'].full} " + " ".join(self._ssh())
+
+    def state(self) -> str:
+        """Return what it says of itself, for whoever has to find out what went wrong."""
+        script = "systemctl --failed; systemctl list-jobs; journalctl -b -n 60 --no-pager -u 'nexthop*'; nexthop status"
+        try:
+            return self.shell(script.replace("; ", " || true; "), check=False, timeout=120)
+        except (Failed, subprocess.TimeoutExpired) as error:
+            return str(error)
+
+    def _ssh(self) -> tuple[str, ...]:
+        options = {
+            "UserKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "no",
+            "LogLevel": "ERROR",
+            "BatchMode": "yes",
+            "ConnectTimeout": "10",
+            "ControlMaster": "auto",
+            "ControlPersist": "60",
+            "ControlPath": f"{self.directory}/ssh",
+            "ServerAliveInterval": "10",
+        }
+        given = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+        return ("ssh", "-F", "none", "-i", self.key, *given, f"root@{topology.APPLIANCE}")
+
+    def _dhcp(self) -> tuple[str, ...]:
+        lease = f"{topology.MAC['appliance']},{topology.APPLIANCE},i-nexthop,infinite"
+        return (
+            *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--log-dhcp"),
+            *(f"--interface={_BRIDGE}", "--bind-interfaces", "--log-facility=-", "--leasefile-ro", "--no-ping"),
+            *(f"--dhcp-range={topology.APPLIANCE},static,255.255.255.0", f"--dhcp-host={lease}"),
+            *(f"--dhcp-option=option:router,{_GATEWAY}", "--dhcp-authoritative", f"--pid-file={self.directory}/dhcp"),
+        )
