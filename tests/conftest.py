@@ -43,6 +43,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             _MOUNT.rmdir()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what mostly waits: several test processes then have something to do until the end."""
+    items.sort(key=lambda item: item.get_closest_marker("lab") is None)  # else in the order of the files
+
+
 @functools.cache
 def iptables_fault() -> str | None:
     """Return why python-iptables cannot hold our rules on this machine, None where it can."""
