@@ -179,7 +179,7 @@ def test_the_daemon_carries_a_cidr_and_leaves_it_carried_when_it_is_told_to_stop
         assert cli("cidr", "add", "10.244.0.0/16", "--timeout", "30").returncode == 0
         assert cli("cidr", "add", "172.18.2.0/24").returncode == 1
         routes = nexthopd.inside("ip", "route")
-        assert "10.244.0.0/16 dev tun-hk proto 110 metric 50" in routes
+        assert "10.244.0.0/16 dev tun-hk proto 110 scope link metric 50" in routes
         assert "unreachable 10.244.0.0/16 proto 110 metric 4000" in routes
         witness = subprocess.Popen(["nsenter", "-t", str(nexthopd.process.pid), "-n", "sleep", "600"])
         try:
