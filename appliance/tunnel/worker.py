@@ -60,7 +60,7 @@ class Worker:
         self._device = -1
         self._counters: Counter[str] = Counter()
         self._session: Session | None = None
-        self._report_at = 0.0
+        self._report_at = self._deadline = 0.0
         self._orders: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
             "device": self._take_device,
             "session": self._begin,
@@ -83,11 +83,14 @@ class Worker:
             self._end()
 
     def _turn(self) -> None:
-        for fd, events in self._epoll.poll(max(0.0, self._next_deadline() - time.monotonic())):
+        for fd, events in self._epoll.poll(max(0.0, self._deadline - time.monotonic())):
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(events)
-        self._keep_time(time.monotonic())
+        # Deadlines mostly move away as packets come: one that is kept too long wakes us early, and that is all.
+        if (now := time.monotonic()) >= self._deadline:
+            self._keep_time(now)
+            self._deadline = self._next_deadline()
 
     # --- the parent's orders ---------------------------------------------------------------------------------------
 
@@ -99,6 +102,7 @@ class Worker:
         if not data:
             raise ParentGone
         message = json.loads(data)
+        self._deadline = 0.0  # an order may bring one nearer
         self._orders[message["do"]](message, fds)
 
     def _tell(self, what: str, **message: object) -> None:
@@ -246,6 +250,9 @@ class Worker:
             channel.watch_writable(self._epoll, wanted=not channel.flush())
         except Closed as error:
             self._lose(session, channel, str(error))
+            return
+        if channel is session.datagram and session.datagram.resume_at:
+            self._deadline = min(self._deadline, session.datagram.resume_at)
 
     def _from_channel(self, channel: Channel, events: int) -> None:
         if (session := self._session) is None:
