@@ -56,8 +56,8 @@ def backend(name: str, *, alone: bool = False) -> Backend:
 def probe(name: str) -> Mapping[str, str | None]:
     """Return, per shape of rule, the text of why this back-end cannot hold it here, or None where it can.
 
-    A child tries in a network namespace of its own, so that a crash of a library is a text, too. An empty answer means
-    that no such namespace could be made: nothing is known.
+    A child tries in a network namespace of its own, so that a crash of a library is a text, too. Where none can be
+    made, it only puts the rules into words.
     """
     command = [sys.executable, "-m", "appliance.kernel.probe", name]
     try:

@@ -64,6 +64,10 @@ class Backend(ABC):
     def purge(self) -> None:
         """Remove every trace of ours; none there is no error."""
 
+    def spell(self, rules: Rules) -> None:
+        """Put the rules into words without the kernel, as far as this back-end does that; raise `FirewallError`."""
+        self._layout(rules)
+
     def holds(self, rules: Rules) -> bool:
         """Whether what is in force is exactly what `write` would have left."""
         return not self.faults(self._layout(rules))

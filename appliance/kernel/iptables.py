@@ -16,7 +16,7 @@ from typing import Any
 
 from appliance.kernel import ipset, shapes, xt, xtables
 from appliance.kernel.firewall import Backend
-from appliance.kernel.rules import Chain, Layout, Line, version_of
+from appliance.kernel.rules import Chain, Layout, Line, Rules, layout, version_of
 
 
 class Iptables(Backend):
@@ -27,6 +27,13 @@ class Iptables(Backend):
     def __init__(self, *, alone: bool = False) -> None:
         super().__init__(alone=alone)
         self._one_at_a_time = threading.Lock()  # libiptc's error state is the process's
+
+    def spell(self, rules: Rules) -> None:
+        """Have the library build every rule: what it lacks, such as an option of TCPMSS, shows without a table."""
+        wanted = layout(rules)
+        for line in wanted.lines:
+            for version in filter(line.of, (4, 6) if _concerns6(wanted) else (4,)):
+                shapes.shape(version, line.action, line.state)
 
     def faults(self, wanted: Layout) -> tuple[str, ...]:
         """Read our chains and sets, without creating a table that is not there."""

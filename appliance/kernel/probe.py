@@ -3,7 +3,8 @@
 Run as a child of `choose.probe`: it enters a new, empty network namespace first, so nothing of the machine's is
 seen or touched, writes each case of `CASES` and reads it back, and prints {case: null or the reason} as JSON. Making
 one takes CAP_SYS_ADMIN, which nexthop-forward does not have: then it is made inside of a new user namespace, which
-anybody may make (user_namespaces(7)) unless the machine forbids it. Then the answer is an empty object.
+anybody may make (user_namespaces(7)) unless the machine forbids it, or we are in a chroot. Then the rules are only put
+into words, which is where python-iptables fails if it does.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import json
 import sys
 from ipaddress import ip_network
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from appliance.kernel.choose import backend
 from appliance.kernel.firewall import FirewallError
 from appliance.kernel.rules import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CLONE_NEWNET: Final = 0x40000000  # uapi/linux/sched.h
 _CLONE_NEWUSER: Final = 0x10000000
@@ -53,13 +57,23 @@ def verdict(name: str) -> dict[str, str | None]:
     firewall = backend(name, alone=True)  # a lock that is held elsewhere says nothing of what can be held here
     found: dict[str, str | None] = {}
     for case, rules in CASES.items():
-        try:
-            firewall.write(rules)
-            found[case] = None
-        except FirewallError as failure:
-            found[case] = str(failure)
+        found[case] = _failure(firewall.write, rules)
         firewall.purge()
     return found
+
+
+def words(name: str) -> dict[str, str | None]:
+    """Put every case into words, without the kernel."""
+    firewall = backend(name)
+    return {case: _failure(firewall.spell, rules) for case, rules in CASES.items()}
+
+
+def _failure(attempt: Callable[[Rules], None], rules: Rules) -> str | None:
+    try:
+        attempt(rules)
+    except FirewallError as failure:
+        return str(failure)
+    return None
 
 
 def _enter() -> bool:
@@ -77,10 +91,8 @@ def _enter() -> bool:
 
 def main() -> int:
     """Print the verdict on the back-end named by the first argument."""
-    if not _enter():
-        sys.stdout.write("{}\n")
-        return 0
-    sys.stdout.write(json.dumps(verdict(sys.argv[1])) + "\n")
+    judge = verdict if _enter() else words
+    sys.stdout.write(json.dumps(judge(sys.argv[1])) + "\n")
     return 0
 
 

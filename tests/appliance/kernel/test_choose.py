@@ -9,8 +9,8 @@ import pytest
 
 from appliance.kernel.choose import choose, probe
 from appliance.kernel.firewall import FirewallError
-from appliance.kernel.probe import CASES
-from appliance.kernel.rules import Rules, layout, version_of
+from appliance.kernel.probe import CASES, words
+from appliance.kernel.rules import Action, Rules, layout, version_of
 from tests.conftest import iptables_fault
 
 from .test_backends import KINDS
@@ -61,10 +61,6 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         choose("pf")
 
 
-def test_a_probe_that_may_not_make_a_namespace_is_no_reason_to_change() -> None:
-    assert choose("iptables", ask=lambda name: {}).fallback_reason is None
-
-
 def test_the_probe_tries_every_shape_of_rule() -> None:
     def shapes(rules: Rules) -> set[object]:
         versions = {network.version for network, _ in rules.carried} or {4}
@@ -103,3 +99,19 @@ def test_on_a_machine_where_iptables_cannot_hold_a_rule_nftables_takes_over() ->
     chosen = choose("iptables")
     assert chosen.firewall.name == "nftables"
     assert fault in (chosen.fallback_reason or "")
+
+
+def test_where_no_namespace_can_be_made_a_rule_that_cannot_be_put_into_words_is_found_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert set(words("nftables").values()) == {None}
+
+    def shape(version: int, action: Action, _state: object) -> bytes:
+        if action is Action.CLAMP:
+            raise FirewallError(f"no such parameter, IPv{version}")
+        return b""
+
+    monkeypatch.setattr("appliance.kernel.shapes.shape", shape)
+    faults = {case: text for case, text in words("iptables").items() if text}
+    assert set(faults) == {"TCPMSS clamp-mss-to-pmtu", "IPv6 TCPMSS clamp-mss-to-pmtu"}
+    assert choose("iptables", ask=words).firewall.name == "nftables"
