@@ -28,16 +28,20 @@ pytestmark = pytest.mark.lab
 WITHIN = 1.0  # seconds
 AT_MOST = 10.0
 TRIES = 3
+SPEAKS = "nexthopd is there"  # what nexthop-forward logs once it is heard
 
 
 @pytest.fixture(scope="module", params=["nftables", "iptables"])
 def lab(request: pytest.FixtureRequest, joined_lab: Lab) -> Lab:
     """The joined lab, its daemon on one firewall and then on the other, which it is left on."""
     place = joined_lab.place("appliance")
-    before = joined_lab.unit("appliance", "nexthop-forward").starts
+    log = place / "log" / "nexthop-forward.log"
+    before = log.read_text().count(SPEAKS)
     (place / "nexthop.toml").write_text(nexthop_toml(place, firewall=request.param))
     joined_lab.kill("appliance", "nexthop-forward")
-    joined_lab.wait("a new one", lambda: joined_lab.unit("appliance", "nexthop-forward").starts > before)
+    joined_lab.wait(
+        "a new one", lambda: log.read_text().count(SPEAKS) > before
+    )  # until then the old one's word is shown
     joined_lab.wait("the rules", lambda: firewall(joined_lab) == request.param and carried(joined_lab))
     return joined_lab
 
