@@ -151,10 +151,10 @@ class ForwardServer:
             server = await asyncio.start_unix_server(self._converse, sock=listener, limit=LINE_LIMIT)
             fresh.replace(self._path)
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(server.serve_forever(), name="server: listen")
-                    group.create_task(self._shows(forward), name="server: show")
+                await self._shows(forward)  # until cancelled
             finally:
+                # Not serve_forever(): from Python 3.12 on it ends only when the last peer has hung up.
+                server.close()
                 self._hang_up()
 
     async def _shows(self, forward: Speaker) -> None:

@@ -196,7 +196,7 @@ def main() -> int:
         parser.error(f"--only: {', '.join(sorted(unknown))}: choose of {', '.join(known)}")
     if os.geteuid() != 0:
         parser.error("it builds network namespaces: run it as root")
-    if absent := missing():
+    if absent := missing(contenders.chosen(names)):
         parser.error(f"these programs are missing: {', '.join(absent)}; install {' '.join(contenders.PACKAGES)}")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_PROCESSORS])
     return guarded(options, plan.QUICK if options.quick else plan.FULL, names)

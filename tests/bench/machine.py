@@ -8,21 +8,29 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from tests.bench.contenders import Kind
 from tests.lab.space import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.bench.contenders import Contender
 
 _VERSION: Final = {
     "wireguard-go": ("wireguard-go", "--version"),
     "openvpn": ("openvpn", "--version"),
     "iperf3": ("iperf3", "--version"),
 }
-_PROGRAMS: Final = ("ethtool", "iperf3", "nft", "openvpn", "ping", "ss", "wg", "wireguard-go")
+_PROGRAMS: Final = ("ethtool", "iperf3", "nft", "ping", "ss")
+_PEERS: Final = {Kind.WIREGUARD: ("wg", "wireguard-go"), Kind.OPENVPN: ("openvpn",)}
 
 
-def missing() -> tuple[str, ...]:
-    """Return the programs that a run needs and this machine lacks."""
-    return tuple(name for name in _PROGRAMS if shutil.which(name, path=environment()["PATH"]) is None)
+def missing(taking_part: Iterable[Contender]) -> tuple[str, ...]:
+    """Return the programs that a run with these contenders needs, and this machine lacks."""
+    needed = (*_PROGRAMS, *(name for one in taking_part for name in _PEERS.get(one.kind, ())))
+    return tuple(name for name in dict.fromkeys(needed) if shutil.which(name, path=environment()["PATH"]) is None)
 
 
 def versions() -> dict[str, str]:
@@ -48,5 +56,7 @@ def describe() -> dict[str, str | int]:
 
 
 def _said(*command: str) -> str:
+    if shutil.which(command[0], path=environment()["PATH"]) is None:
+        return ""
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     return done.stdout + done.stderr
