@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -94,7 +94,16 @@ class Problem(Exception):
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe the errors of an endpoint to the OpenAPI document."""
-    return {status: {"model": ProblemDocument, "content": {MEDIA_TYPE: {}}} for status in statuses}
+    return {
+        status: {"model": ProblemDocument, "content": {MEDIA_TYPE: {}}, **_NAMED.get(status, {})} for status in statuses
+    }
+
+
+# As RFC 9110 names them; Python does so from 3.13 on.
+_NAMED: Final[Mapping[int, Mapping[str, str]]] = {
+    413: {"description": "Content Too Large"},
+    422: {"description": "Unprocessable Content"},
+}
 
 
 def install(app: FastAPI) -> None:

@@ -6,6 +6,7 @@ systemd is a script that notes what it is asked; a release's daemon is as well a
 from __future__ import annotations
 
 import ast
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def place(tmp_path) -> Place:
     systemctl.write_text(SYSTEMCTL.format(home=tmp_path, python=sys.executable))
     systemctl.chmod(0o755)
     database = tmp_path / "nexthop.db"
-    with sqlite3.connect(database) as db:
+    with contextlib.closing(sqlite3.connect(database)) as db, db:
         db.executescript(
             "CREATE TABLE intents (cidr); INSERT INTO intents VALUES ('10.244.0.0/16'); PRAGMA user_version = 1;"
         )
@@ -181,17 +182,17 @@ def test_the_database_goes_back_where_the_schema_had_changed_and_keeps_what_was_
     with pytest.raises(RolledBack):
         go(place, release(tmp_path, "2.0", None, schema=2))
     assert "stop nexthop-forward.service nexthopd.service" in called(place)
-    with sqlite3.connect(place.database) as db:
+    with contextlib.closing(sqlite3.connect(place.database)) as db, db:
         assert db.execute("SELECT cidr FROM intents").fetchall() == [("10.244.0.0/16",)]
         db.execute("INSERT INTO intents VALUES ('10.9.0.0/16')")
     (tmp_path / "called").unlink()
     (tmp_path / "migrates").unlink()
-    with sqlite3.connect(place.database) as db:
+    with contextlib.closing(sqlite3.connect(place.database)) as db, db:
         db.execute("PRAGMA user_version = 1")
     with pytest.raises(RolledBack):
         go(place, release(tmp_path, "3.0", None))
     assert not [line for line in called(place) if line.startswith("stop")]
-    with sqlite3.connect(place.database) as db:
+    with contextlib.closing(sqlite3.connect(place.database)) as db, db:
         assert len(db.execute("SELECT cidr FROM intents").fetchall()) == 2
 
 
@@ -200,7 +201,7 @@ def test_one_that_cannot_read_what_is_here_is_refused_and_nothing_is_touched(pla
         go(place, release(tmp_path, "2.0", refuse=True))
     assert runs(place) == "1.0"
     assert not (tmp_path / "called").exists()
-    with sqlite3.connect(place.database) as db:
+    with contextlib.closing(sqlite3.connect(place.database)) as db, db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
 
 
@@ -250,14 +251,14 @@ def test_a_power_cut_on_trial_leaves_the_old_release_and_its_database(place, tmp
     while "nexthopd" not in next(trial):  # its daemons run: now the power goes
         pass
     assert runs(place) == "2.0"
-    with sqlite3.connect(place.database) as db:
+    with contextlib.closing(sqlite3.connect(place.database)) as db, db:
         db.execute("INSERT INTO intents VALUES ('10.9.0.0/16')")
         if migrated:
             db.execute("PRAGMA user_version = 2")
     subprocess.run([str(UNTRIED), str(place.releases.home), str(place.database)], check=True)
     assert runs(place) == "1.0"
     assert not place.trial.exists()
-    with sqlite3.connect(place.database) as db:
+    with contextlib.closing(sqlite3.connect(place.database)) as db, db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
         assert len(db.execute("SELECT cidr FROM intents").fetchall()) == (1 if migrated else 2)
     with pytest.raises(RolledBack):
