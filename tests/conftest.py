@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import shutil
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ settings.load_profile("untimed")
 _XTABLES_LOCK: Final = Path("/run/xtables.lock")
 _NETNS: Final = Path("/run/netns")
 _MOUNT: Final = Path("/run/mount")
+_SYSTEMD: Final = Path("/run/systemd")
 _MNT_DETACH: Final = 2  # umount2(2)
 _BEFORE: Final = pytest.StashKey[dict[Path, bool]]()
 
@@ -26,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Note what is there: iptables makes its lock, `ip netns` and mount(8) their directories, when first used."""
     if hasattr(config, "workerinput"):
         return  # one of several test processes: the one that started them tidies up after all
-    config.stash[_BEFORE] = {path: path.exists() for path in (_XTABLES_LOCK, _NETNS, _MOUNT)}
+    config.stash[_BEFORE] = {path: path.exists() for path in (_XTABLES_LOCK, _NETNS, _MOUNT, _SYSTEMD)}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -41,6 +43,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if before.get(_MOUNT) is False:
         with contextlib.suppress(OSError):
             _MOUNT.rmdir()
+    if before.get(_SYSTEMD) is False:  # systemd-analyze makes it where no systemd runs
+        shutil.rmtree(_SYSTEMD, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

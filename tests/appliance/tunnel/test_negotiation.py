@@ -162,8 +162,10 @@ def test_a_server_that_does_not_answer_for_the_keys_is_left(ends, monkeypatch):
             line.say(**WELCOME, random=random(), capabilities=["rekey"])
             await until(lambda: link.report()["state"] == "up")
             assert "ended meanwhile" in (await link.rekey())["error"]
-            assert (await lines.get()) is not line, "it comes again"
-            line.close()
+            again = await lines.get()
+            assert again is not line, "it comes again"
+            for each in (line, again):
+                each.close()
 
     asyncio.run(story())
 
