@@ -140,7 +140,7 @@ def healthy() -> dict[str, Any]:
 def empty() -> dict[str, Any]:
     """A machine on its first day."""
     step = "`nexthop link join NAME` takes a token from the far end"
-    advice = {"level": "ok", "code": "no-link", "text": "no link yet", "next_step": step, "about": ""}
+    advice = {"level": "ok", "code": "no-link", "text": "there is no link yet", "next_step": step, "about": ""}
     verdict = {key: advice[key] for key in ("level", "text", "next_step")}
     bare = routes()
     bare["tables"] = [{**bare["tables"][0], "entries": [entry("172.18.0.0/16", "system", "")]}]
