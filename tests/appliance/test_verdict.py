@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -82,7 +83,7 @@ def test_no_finding_says_anything_twice(state: str, code: str, layer: str) -> No
     for finding in told:
         assert finding.next_step not in finding.text
         words = finding.text.replace("(", "").replace(")", "").replace(":", "").split()
-        assert not any(one == other for one, other in zip(words, words[1:], strict=False)), finding.text
+        assert not any(one == other for one, other in itertools.pairwise(words)), finding.text
 
 
 def test_one_of_two_links_down_is_degraded() -> None:

@@ -163,7 +163,7 @@ def broken() -> dict[str, Any]:
         _finding("foreign-entry", f"{SERVICES} (cloud): {foreign}", adopt, SERVICES),
         _finding("no-path", f"{PODS} (path): tcp:10.244.1.20:80 does not answer", probe, PODS),
     ]
-    summary = f"{findings[0]['text']} (and 2 more); 1 of 4 CIDRs ready, 1 of 2 links up"
+    summary = f"{findings[0]['text']} (and 2 more); 1 of 3 CIDRs ready, 1 of 2 links up"
     cidrs = [
         cidr(SERVICES, comment="services", cloud=layer("error", foreign, "foreign-entry")),
         cidr(
