@@ -183,9 +183,9 @@ class Links:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 answer = await _ask(path)
         except TimeoutError:
-            return _silent(name, f"gtun does not answer on {path}")
+            return _silent(name, "its gtun runs, and does not answer")
         except OSError as error:
-            return _silent(name, f"no gtun answers on {path}: {error.strerror or error}")
+            return _silent(name, f"no gtun answers: {error.strerror or error}")
         try:
             return _status(name, json.loads(answer))
         except (ValueError, RecursionError):

@@ -47,9 +47,9 @@ class Verdict:
     next_step: str
 
 
-# What to do about a link that is down, by the code that its gtun gives.
+# What to do about a link that is down, by the code that its gtun gives; {name}: the link's.
 _LINK: Final[Mapping[str, str]] = {
-    "not-running": "start the link's gtun service and read its log",
+    "not-running": "`journalctl -u nexthop-gtun@{name}` says why; `systemctl restart nexthop-gtun@{name}` starts it",
     "unreachable": "check the server's address and port, its security group, and that gtund runs",
     "pin-mismatch": "this is not the server that the token was made on: find out who answers there, then join again",
     "denied": "the server refuses this client's key: make a new token there with `gtund client add`, and join again",
@@ -59,6 +59,7 @@ _LINK: Final[Mapping[str, str]] = {
     "replaced": "another machine uses this client's key: give each its own token",
     "gone": "the server no longer knows this client: make a new token there with `gtund client add`, join again",
 }
+_TRIED: Final = "it is tried again; `journalctl -u nexthop-gtun@{name}` may say more"
 _CIDR: Final[Mapping[str, str]] = {
     "no-path": "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end",
     "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
@@ -145,7 +146,7 @@ def _links(status: Status, wanted: Sequence[CidrStatus], dead: bool) -> Iterator
 def _link(link: LinkStatus, level: Level) -> Finding:
     code = link.code or link.state
     why = link.reason or ("no session yet" if link.state == "connecting" else "no reason given")
-    step = _LINK.get(code, "it is tried again; see the log of the link's gtun")
+    step = _LINK.get(code, _TRIED).format(name=link.name)
     state = f"{link.state} ({link.code})" if link.code else link.state
     return Finding(level, f"link-{code}", f"link {link.name} is {state}: {why}", step, link.name)
 
@@ -163,7 +164,7 @@ def _cidr(cidr: CidrStatus, cloud_error: Problem | None, dead: bool) -> Iterator
     for name, layer in (("kernel", cidr.kernel), ("cloud", cidr.cloud), ("path", cidr.path)):
         said = cloud_error is not None and name == "cloud" and layer.code == cloud_error.code
         if layer.state is LayerState.ERROR and not said:
-            step = _CIDR.get(layer.code, "see the daemon's log")
+            step = _CIDR.get(layer.code, "`journalctl -u nexthopd` may say more")
             level = Level.BROKEN if dead else Level.DEGRADED
             yield Finding(level, layer.code or name, f"{network} ({name}): {layer.detail}", step, network)
 
