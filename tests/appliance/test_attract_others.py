@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.attract import NotAdoptable
+from appliance.adopt import NotAdoptable
 from appliance.model import Intent, Phase
 from appliance.status import LayerState
 from cloud.provider import (
