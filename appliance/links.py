@@ -116,6 +116,10 @@ class Links:
         self._changed()
         return self._read(name)
 
+    async def renew(self, name: str) -> None:
+        """Have a gtun that still runs by an earlier link of this name go by the present one."""
+        await linkcontrol.reload(self._socket(name), self._path(name).read_text(encoding="utf-8"))
+
     async def rotate(self, name: str, token_text: str) -> Link:
         """Give a link another key, by a token of `gtund client rotate`; what else its file says stays.
 
@@ -134,8 +138,9 @@ class Links:
             table = {}
         if "key" not in table:
             raise LinkRefused(f"the file of link {name} holds no key: leave the link and join it anew")
-        linkfile.replace(path, linkfile.text("link", {**table, **_credentials(token)}))
-        if refusal := await linkcontrol.reload(self._socket(name)):
+        after = linkfile.text("link", {**table, **_credentials(token)})
+        linkfile.replace(path, after)
+        if refusal := await linkcontrol.reload(self._socket(name), after):
             linkfile.replace(path, before)
             raise LinkRefused(refusal)
         log.info("link %s has another key: client %s of %s", name, token.client, token.server)

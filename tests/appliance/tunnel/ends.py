@@ -13,6 +13,7 @@ import ssl
 import struct
 import time
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.tunnel import greeting, gtun, identity, keys, server, tun
@@ -23,7 +24,6 @@ from appliance.tunnel.strays import Strays
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     import pytest
 
@@ -122,7 +122,7 @@ class Ends:
         config = LinkConfig(
             "hk", "tun-hk", f"127.0.0.1:{port}", self.pin, "shenzhen", base64.b64encode(KEY).decode(), **options
         )
-        made = gtun.Gtun(config, lambda: config)
+        made = gtun.Gtun(config, Path("hk.toml"))
         async with _running(made.run(None)):
             yield made
 
