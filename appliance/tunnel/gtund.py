@@ -228,6 +228,7 @@ def main() -> None:
         clients.ClientExists,
         clients.BadName,
         clients.BadPrefix,
+        clients.DamagedClient,
         clients.PoolEmpty,
         nat.FirewallRefused,
         tun.DeviceRefused,

@@ -23,7 +23,7 @@ from typing import Final
 from appliance.notify import Watchdog
 
 from . import frame, greeting, keys, nat, tun
-from .clients import Client, Registry, UnknownClient
+from .clients import Client, DamagedClient, Registry, UnknownClient
 from .config import Network, TunnelConfig
 from .dataplane import DataPlane, Over, Ready, Roamed, WorkerDied
 from .gate import PATIENCE, Gate, Pace, Place
@@ -376,7 +376,7 @@ class Server:
         feeds the watchdog, unless a data plane has fallen silent.
         """
         for device in tun.with_alias(_ALIAS):
-            if device not in {device_of(client.name) for client in self._registry.all()}:
+            if device not in {device_of(name) for name in self._registry.names()}:
                 tun.destroy(device)  # removed while no gtund ran
         tun.keep_behind(self._behind())
         while True:
@@ -399,6 +399,8 @@ class Server:
             return self._registry.get(name)
         except UnknownClient:
             return None
+        except DamagedClient:
+            return self._owners.get(name)
 
     async def _forget(self, name: str) -> None:
         del self._owners[name]
