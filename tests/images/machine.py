@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from tests.images.search import PARTITION
 from tests.lab import topology
 from tests.lab.space import Done, Failed
 
@@ -35,17 +37,20 @@ _GATEWAY: Final = "172.18.2.253"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The appliance's VM. Made by `plugged_in`; `lab` owns its processes."""
+    """The appliance's VM. Made by `plugged_in`; `lab` owns its processes. `disks`: /run may be too small for it."""
 
     lab: Lab
     directory: Path
+    disks: Path
 
     @classmethod
     @contextlib.contextmanager
-    def plugged_in(cls, lab: Lab, image: Path) -> Iterator[Self]:
+    def plugged_in(cls, lab: Lab, image: Path, disks: Path) -> Iterator[Self]:
         """Take the lab's own appliance off the net, and put a machine with a copy-on-write disk of `image` there."""
-        made = cls(lab, lab.place("vm"))
+        made = cls(lab, lab.place("vm"), disks)
         made.directory.chmod(0o700)
+        shutil.rmtree(disks, ignore_errors=True)
+        disks.mkdir()
         router = lab["vrouter"]
         router.shell(f"""
             ip link del p-appliance
@@ -55,7 +60,10 @@ class Machine:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", made.key], check=True)
         make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image), str(made.disk)]
         subprocess.run(make, check=True)
-        yield made
+        try:
+            yield made
+        finally:
+            shutil.rmtree(disks)
 
     @property
     def key(self) -> str:
@@ -70,7 +78,7 @@ class Machine:
     @property
     def disk(self) -> Path:
         """Its disk."""
-        return self.directory / "disk.qcow2"
+        return self.disks / "disk.qcow2"
 
     def power_on(self) -> None:
         """Start it."""
@@ -158,6 +166,23 @@ class Machine:
             return self.shell(script.replace("; ", " || true; "), check=False, timeout=120)
         except (Failed, subprocess.TimeoutExpired) as error:
             return str(error)
+
+    def save(self, place: Path) -> None:
+        """Save what may tell why: the journal of all boots, the console, and the logs of the lab's programs."""
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.lab.directory / "log", place)
+        with contextlib.suppress(OSError):
+            shutil.copy(self.directory / "console.log", place)
+        with contextlib.suppress(Failed, subprocess.TimeoutExpired):
+            (place / "journal").write_text(self.shell("journalctl --no-pager --output=short-precise", timeout=120))
+            return
+        raw, found = self.disks / "raw", place / "journal.d"  # it lets nobody in: as far as it has reached the disk
+        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", str(self.disk), str(raw)], check=True)
+        found.mkdir()
+        dump = ["debugfs", "-R", f"rdump /var/log/journal {found}", f"{raw}?offset={PARTITION}"]
+        subprocess.run(dump, check=False, capture_output=True)
+        with (place / "journal").open("w") as file:
+            subprocess.run(["journalctl", f"--directory={found}/journal", "--no-pager"], check=False, stdout=file)
 
     def _ssh(self) -> tuple[str, ...]:
         options = {
