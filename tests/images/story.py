@@ -200,8 +200,8 @@ class Story:
     def _verdict(self) -> str:
         time.sleep(_SEEN)
         said = self.vm.run("nexthop", "status", "--json", check=False).stdout
-        with contextlib.suppress(ValueError, KeyError):
-            return str(json.loads(said)["verdict"])
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(said)["verdict"]["level"])
         return ""
 
     def _set_up(self) -> bool:
