@@ -174,8 +174,9 @@ def test_a_socket_that_nobody_answers_is_silence_not_an_error():
 def test_small_datagrams_that_the_kernel_joined_are_all_taken(last):
     """As a network card's driver joins those that come close together: less in all than one full datagram."""
     client, server = End(Direction.TO_SERVER), End(Direction.TO_CLIENT)
-    for end, sock in zip((client, server), sockets(), strict=True):
-        end.channel.attach(sock)
+    near, far = sockets()
+    client.channel.attach(near)
+    server.channel.attach(far)
     sealed: list[bytes] = []
     payloads = [b"a" * 100, b"b" * 100, b"c" * last]
     whole = memoryview(bytearray(2048))
@@ -183,7 +184,7 @@ def test_small_datagrams_that_the_kernel_joined_are_all_taken(last):
         prefix, length = client.channel._sealer.seal(frame.Kind.PROBE, payload, whole)
         sealed += [b"".join(pieces) for pieces in unit.cut(prefix, whole[:length], 1400, 1)]
     joined = [(17, 103, len(sealed[0]).to_bytes(2, "little"))]  # UDP_SEGMENT: the loopback hands it on as it is
-    client.channel._sock.sendmsg([b"".join(sealed)], joined)
+    near.sendmsg([b"".join(sealed)], joined)
     assert server.receive(3) == [(frame.Kind.PROBE, payload) for payload in payloads]
     assert not server.counters
     client.channel.close()
