@@ -104,12 +104,18 @@ def dummies() -> dict[str, str]:
     return {"ALICLOUD_ACCESS_KEY": "LTAI-no-such-key-00000", "ALICLOUD_SECRET_KEY": "no-such-secret-0000000000"}
 
 
-def previous() -> str:
-    """Return the commit whose wheel comes before this tree's: the last one with other code in it."""
+def previous(out: Path) -> tuple[str, Path]:
+    """Build the wheel of the last commit whose wheel is another one than the image's; return the commit and its path.
+
+    A wheel follows from its tree, byte for byte, so commits that changed no code are passed over.
+    """
+    ours = next(WHEELHOUSE.glob("nexthop-*.whl")).read_bytes()
     code = ("api", "appliance", "cloud", "pyproject.toml")
-    if run("git", "status", "--porcelain", "--", *code):
-        return "HEAD"
-    return run("git", "log", "-1", "--format=%H", "--", *code).strip() + "~1"
+    for commit in run("git", "log", "-5", "--format=%h", "--", *code).split():
+        built = wheel(commit, out / commit)
+        if built.read_bytes() != ours:
+            return commit, built
+    raise NotBuilt("the last five commits all make the wheel that is in the image")
 
 
 def wheel(commit: str, out: Path) -> Path:

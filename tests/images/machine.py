@@ -1,7 +1,7 @@
 """A virtual machine in the place of the lab's appliance: QEMU without KVM, on a TAP of the vSwitch's bridge.
 
 To the machine all is as in the cloud: DHCP gives it its address, its product name is that of an ECS instance, and
-100.100.100.200 tells it who it is. We look into it by SSH, whose key it is given by user-data.
+100.100.100.200 tells it who it is, whom to let in, and its user-data. We look into it by SSH, as its operator would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from tests.images.search import PARTITION
 from tests.lab import topology
@@ -72,7 +72,7 @@ class Machine:
 
     @property
     def public_key(self) -> str:
-        """What its user-data has to let in."""
+        """Of the key pair that it is started with."""
         return (self.directory / "key.pub").read_text().strip()
 
     @property
@@ -145,15 +145,6 @@ class Machine:
             console = (self.directory / "console.log").read_text(errors="replace")[-3000:]
             raise Failed(f"{error}\n--- console\n{console}") from None
         return time.monotonic() - begin
-
-    def user_data(self, firstboot: str, **more: Any) -> str:
-        """Return user-data that lets us in and gives it `firstboot`."""
-        document = {
-            "disable_root": False,
-            "ssh_authorized_keys": [self.public_key],
-            "write_files": [{"path": "/etc/nexthop/firstboot.yaml", "permissions": "0600", "content": firstboot}],
-        }
-        return "#cloud-config\n" + json.dumps(document | more, indent=1)
 
     def door(self) -> str:
         """Return the command that logs in, for people."""

@@ -9,7 +9,9 @@ import itertools
 import json
 import re
 import time
+import zipfile
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from tests.images import build
@@ -28,6 +30,30 @@ _POD: Final = topology.PODS["pod1"]
 _PORT: Final = 7000
 _WHEELS: Final = "/root/wheels"
 _SEEN: Final = 1.0  # seconds between looks into a machine as slow as this
+
+
+class Fault(Enum):
+    """What can be wrong with a release's nexthopd: text that is put at the end of api/app.py."""
+
+    DOES_NOT_START = """
+
+def create_app(parts):
+    raise RuntimeError("spoiled")
+"""
+    # systemd is told that it is ready, and finds nothing wrong with it.
+    UNWELL = """
+
+_sound = create_app
+
+def create_app(parts):
+    app = _sound(parts)
+    async def spoiled(scope, receive, send):
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"spoiled"})
+    return spoiled
+"""
 
 
 @dataclass(slots=True)
@@ -52,7 +78,8 @@ class Story:
         yield "a hung daemon is restarted by the watchdog", self.watchdog
         yield "the previous commit's wheel is installed", self.previous
         yield "upgrade to this one under a held connection", self.upgrade
-        yield "a wheel whose daemon is unwell is taken back", self.taken_back
+        yield "a wheel whose daemon does not start is taken back", lambda: self.taken_back(Fault.DOES_NOT_START)
+        yield "a wheel whose daemon is unwell is taken back", lambda: self.taken_back(Fault.UNWELL)
         yield "reset hard: it routes again without help", self.reset
 
     # ---- boot -------------------------------------------------------------------------------------------------------
@@ -70,7 +97,9 @@ class Story:
             "cidrs": [topology.POD_CIDR, {"cidr": topology.SERVICE_CIDR, "via": programs.LINK}],
             "cloud": {"endpoint": topology.CLOUD_API, "protocol": "http", "resync_seconds": 5},
         }
-        self.lab.start_cloud(user_data=self.vm.user_data(json.dumps(firstboot, indent=1)))
+        file = {"path": "/etc/nexthop/firstboot.yaml", "permissions": "0600", "content": json.dumps(firstboot)}
+        user_data = "#cloud-config\n" + json.dumps({"write_files": [file]}, indent=1)
+        self.lab.start_cloud(user_data=user_data, public_key=self.vm.public_key)
         return f"{len(self.lab.processes)} programs"
 
     def first_boot(self) -> str:
@@ -151,11 +180,10 @@ class Story:
 
     def previous(self) -> str:
         """Take the machine to the commit before this one, by that one's own code where it knows how to be upgraded."""
-        wheels = self.vm.directory / "wheels"
-        wheel = build.wheel(build.previous(), wheels)
+        commit, wheel = build.previous(self.vm.directory / "wheels")
         self.vm.copy(wheel, f"{_WHEELS}/previous")
         said = self._upgrade(f"{_WHEELS}/previous/{wheel.name}")
-        return said.splitlines()[-1]
+        return f"{commit}: {said.splitlines()[-1]}"
 
     def upgrade(self) -> str:
         """Upgrade to this tree's wheel; the connection that is held meanwhile must not break."""
@@ -165,21 +193,23 @@ class Story:
             said = self._upgrade(f"{_WHEELS}/this/{wheel.name}")
         return f"{said.splitlines()[-1]}; the connection waited {max(seconds):.1f} s at most"
 
-    def taken_back(self) -> str:
-        """Offer a wheel whose daemon does not start: the release from before runs again, the connection holds."""
+    def taken_back(self, fault: Fault) -> str:
+        """Offer a wheel that is no good: the release from before runs again, the connection holds."""
         (wheel,) = build.WHEELHOUSE.glob("nexthop-*.whl")
-        broken = spoiled(wheel, self.vm.directory / "spoiled")
-        self.vm.copy(broken, f"{_WHEELS}/broken")
+        broken = spoiled(wheel, self.vm.directory / fault.name, fault)
+        self.vm.copy(broken, f"{_WHEELS}/{fault.name}")
         before = self.vm.shell("readlink /opt/nexthop/current")
+        begin = time.monotonic()
         with self._held() as seconds:
-            done = self.vm.run("nexthop", "upgrade", f"{_WHEELS}/broken/{broken.name}", check=False, timeout=900)
+            done = self.vm.run("nexthop", "upgrade", f"{_WHEELS}/{fault.name}/{broken.name}", check=False, timeout=900)
             if done.returncode != 1 or "taken back" not in done.stderr:
                 raise Failed(f"it was not taken back: {done.stdout}{done.stderr}")
-            self.vm.wait("the old release", lambda: self._verdict() == "ok", 180)
+            self.vm.wait("the old release", lambda: self._verdict() == "ok", 300)
+            took = time.monotonic() - begin
         after = self.vm.shell("readlink /opt/nexthop/current")
         if before != after:
             raise Failed(f"{before} ran before, {after} now")
-        return f"{done.stderr.strip()[-60:]}; the connection waited {max(seconds):.1f} s at most"
+        return f"well again after {took:.0f} s; the connection waited {max(seconds):.1f} s at most"
 
     def reset(self) -> str:
         """Press reset, and touch nothing until a host fetches a page again."""
@@ -251,17 +281,15 @@ class Story:
             process.wait()
 
 
-def spoiled(wheel: Path, directory: Path) -> Path:
-    """Return a copy of a wheel whose nexthopd starts, and says that it is ready, but never answers."""
-    import zipfile  # noqa: PLC0415
-
+def spoiled(wheel: Path, directory: Path, fault: Fault) -> Path:
+    """Return a copy of a wheel whose nexthopd has a fault."""
     directory.mkdir()
     copy = directory / wheel.name
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(copy, "w") as target:
         for item in source.infolist():
             content = source.read(item)
             if item.filename == "api/app.py":
-                content += b"\n\ndef create_app(*_: object) -> object:\n    raise RuntimeError('spoiled')\n"
+                content += fault.value.encode()
             if not item.filename.endswith("/RECORD"):
                 target.writestr(item, content)
             else:
