@@ -40,6 +40,7 @@ class Machine:
     """The appliance's VM. Made by `plugged_in`; `lab` owns its processes. `disks`: /run may be too small for it."""
 
     lab: Lab
+    image: Path
     directory: Path
     disks: Path
 
@@ -47,7 +48,7 @@ class Machine:
     @contextlib.contextmanager
     def plugged_in(cls, lab: Lab, image: Path, disks: Path) -> Iterator[Self]:
         """Take the lab's own appliance off the net, and put a machine with a copy-on-write disk of `image` there."""
-        made = cls(lab, lab.place("vm"), disks)
+        made = cls(lab, image, lab.place("vm"), disks)
         made.directory.chmod(0o700)
         shutil.rmtree(disks, ignore_errors=True)
         disks.mkdir()
@@ -58,8 +59,6 @@ class Machine:
             ip link set {_TAP} master {_BRIDGE} up""")
         lab.start("vrouter", "dnsmasq", *made._dhcp())
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", made.key], check=True)
-        make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image), str(made.disk)]
-        subprocess.run(make, check=True)
         try:
             yield made
         finally:
@@ -80,8 +79,18 @@ class Machine:
         """Its disk."""
         return self.disks / "disk.qcow2"
 
-    def power_on(self) -> None:
-        """Start it."""
+    def make(self) -> None:
+        """Make it anew from the image, and start it for the first time."""
+        disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(self.image), str(self.disk)]
+        subprocess.run(disk, check=True)
+        self._power_on()
+
+    def end(self) -> None:
+        """End it, as an instance that is released."""
+        self._hang_up()
+        self.lab.end("vm")
+
+    def _power_on(self) -> None:
         mac = topology.MAC["appliance"]
         self.lab.start(
             "vrouter",
@@ -97,6 +106,7 @@ class Machine:
 
     def reset(self) -> None:
         """Press the reset button: nothing in it is told, and what it had not written to its disk is lost."""
+        self._hang_up()
         with socket.socket(socket.AF_UNIX) as qmp:
             qmp.connect(f"{self.directory}/qmp")
             lines = qmp.makefile("rw")
@@ -174,6 +184,11 @@ class Machine:
         subprocess.run(dump, check=False, capture_output=True)
         with (place / "journal").open("w") as file:
             subprocess.run(["journalctl", f"--directory={found}/journal", "--no-pager"], check=False, stdout=file)
+
+    def _hang_up(self) -> None:
+        """Give up the connection that is kept for all commands: what it leads to is about to be gone."""
+        ssh, last = self._ssh()[:-1], self._ssh()[-1]
+        self.lab["vrouter"].run(*ssh, "-O", "exit", last, check=False)
 
     def _ssh(self) -> tuple[str, ...]:
         options = {

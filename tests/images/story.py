@@ -14,19 +14,21 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from appliance.links import Links
 from tests.images import build
 from tests.images.machine import BOOT_SECONDS, Machine
 from tests.lab import probes, programs, topology
 from tests.lab.space import PYTHON, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tests.lab.lab import Lab
 
 UNITS: Final = ("nexthop-forward.service", "nexthopd.service", f"nexthop-gtun@{programs.LINK}.service")
 _POD: Final = topology.PODS["pod1"]
+_HOST: Final = topology.HOSTS["host1"]
 _PORT: Final = 7000
 _WHEELS: Final = "/root/wheels"
 _SEEN: Final = 1.0  # seconds between looks into a machine as slow as this
@@ -81,6 +83,7 @@ class Story:
         yield "a wheel whose daemon does not start is taken back", lambda: self.taken_back(Fault.DOES_NOT_START)
         yield "a wheel whose daemon is unwell is taken back", lambda: self.taken_back(Fault.UNWELL)
         yield "reset hard: it routes again without help", self.reset
+        yield "the other role, from the same image: it lets a client in", self.far_end
 
     # ---- boot -------------------------------------------------------------------------------------------------------
 
@@ -97,15 +100,13 @@ class Story:
             "cidrs": [topology.POD_CIDR, {"cidr": topology.SERVICE_CIDR, "via": programs.LINK}],
             "cloud": {"endpoint": topology.CLOUD_API, "protocol": "http", "resync_seconds": 5},
         }
-        file = {"path": "/etc/nexthop/firstboot.yaml", "permissions": "0600", "content": json.dumps(firstboot)}
-        user_data = "#cloud-config\n" + json.dumps({"write_files": [file]}, indent=1)
-        self.lab.start_cloud(user_data=user_data, public_key=self.vm.public_key)
+        self._start_cloud(firstboot)
         return f"{len(self.lab.processes)} programs"
 
     def first_boot(self) -> str:
         """Switch it on, and wait for a page that came through it."""
         begin = time.monotonic()
-        self.vm.power_on()
+        self.vm.make()
         self.vm.wait("a page through the machine", self._fetches, BOOT_SECONDS)
         took = time.monotonic() - begin
         self.vm.wait("the first boot to be done", self._set_up, 120)
@@ -144,9 +145,8 @@ class Story:
         """Run provision.sh with what it was run with, and see that no file is another one afterwards."""
         self.vm.copy(build.ROOT / "images", "/root/again")
         self.vm.copy(build.WHEELHOUSE, "/root/again/wheelhouse")
-        snapshot = (
-            "find /etc /usr/local /opt/nexthop -xdev -printf '%p %y %m %s %T@ %l\\n' | sort | grep -v __pycache__"
-        )
+        where = "/boot /etc /opt /usr /var/lib/dpkg"
+        snapshot = f"find {where} -xdev -printf '%p %y %m %s %T@ %l\\n' | grep -v __pycache__ | sort"
         before = self.vm.shell(snapshot)
         said = self.vm.shell("sh /root/again/provision.sh /root/again/files /root/again/wheelhouse; rm -r /root/again")
         after = self.vm.shell(snapshot)
@@ -166,8 +166,8 @@ class Story:
         return f"a page in {page.seconds * 1000:.0f} ms, a held connection waited {max(seconds):.1f} s at most"
 
     def watchdog(self) -> str:
-        """SIGSTOP both daemons: systemd has to notice, and to start others, while packets flow."""
-        before = {unit: self._property(unit, "MainPID") for unit in UNITS[:2]}
+        """SIGSTOP the daemons and gtun: systemd has to notice, and to start others; a connection lives on."""
+        before = {unit: self._property(unit, "MainPID") for unit in UNITS}
         begin = time.monotonic()
         with self._held() as seconds:
             self.vm.shell(f"kill -STOP {' '.join(before.values())}")
@@ -219,7 +219,40 @@ class Story:
         self.vm.wait("a page through the machine", self._fetches, BOOT_SECONDS)
         return f"{time.monotonic() - begin:.0f} s after the reset"
 
+    def far_end(self) -> str:
+        """Make a far end of the image, in the hosts' VPC: a machine in Hong Kong joins it, and reaches a host."""
+        self.vm.end()
+        self.lab.end("supervisor-gtund")
+        self.lab.end("emulator")
+        tunnel = {"subnet": "100.64.241.0/24", "gateway": "100.64.241.1", "first": "100.64.241.2"}
+        firstboot = {
+            "role": "gtund",
+            "server": {"public": f"{topology.APPLIANCE_EIP}:{programs.GTUND_PORT}"},
+            "tunnel": tunnel | {"serve": [f"{_HOST}/32"]},
+        }
+        self._start_cloud(firstboot)
+        begin = time.monotonic()
+        self.vm.make()
+        self.vm.wait("the first boot to be done", lambda: self.vm.answers() and self._set_up(), BOOT_SECONDS)
+        took = time.monotonic() - begin
+        claims = self.verify()
+        links = self.lab.place("client")
+        Links(links, links).join("vm", self.vm.shell("gtund client add hongkong"))
+        program = (*PYTHON, "appliance.tunnel.gtun", "--config", f"{links}/links/vm.toml")
+        client = self.lab["gtund"]
+        self.lab.start("gtund", "gtun-vm", *program)
+        self.vm.wait("a session", lambda: "is up" in (client.logs / "gtun-vm.log").read_text())
+        client.shell(f"ip route add {_HOST} dev tun-vm")
+        rtt = probes.ping(client, _HOST)
+        return f"{took:.0f} s after power on; {claims}; a host answers in {rtt:.0f} ms"
+
     # ---- asking -----------------------------------------------------------------------------------------------------
+
+    def _start_cloud(self, firstboot: Mapping[str, object]) -> None:
+        """Start the cloud, whose metadata gives the machine its key and its user-data."""
+        file = {"path": "/etc/nexthop/firstboot.yaml", "permissions": "0600", "content": json.dumps(firstboot)}
+        user_data = "#cloud-config\n" + json.dumps({"write_files": [file]}, indent=1)
+        self.lab.start_cloud(user_data=user_data, public_key=self.vm.public_key)
 
     def _fetches(self) -> bool:
         try:

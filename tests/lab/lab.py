@@ -215,6 +215,17 @@ class Lab:
 
     # ---- ending -------------------------------------------------------------------------------------------------
 
+    def end(self, label: str) -> None:
+        """End one program that `start` started, and forget its log."""
+        process = self.processes.pop(label)
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        (self.directory / "log" / f"{label}.log").unlink(missing_ok=True)
+
     def stop(self) -> None:
         """Ask every program to end, the last started first; what does not is ended by the lab's own end."""
         for process in reversed(self.processes.values()):
