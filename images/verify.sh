@@ -70,6 +70,8 @@ if [ "$role" = appliance ]; then
     most "exposure of nexthopd" 2.0 "$(score nexthopd.service)"
     most "exposure of nexthop-forward" 2.5 "$(score nexthop-forward.service)"
     for tunnel in $tunnels; do most "exposure of $tunnel" 2.5 "$(score "$tunnel")"; done
+else
+    most "exposure of gtund" 2.5 "$(score gtund.service)"
 fi
 
 # Nobody's secret from the image, and this machine's own where they belong.

@@ -161,6 +161,7 @@ class Gtun:
                 events = said(conversation, reader)
                 welcome, session = await handshake(self._link, conversation, events, writer)
                 self._take_lease(welcome)
+                await self._plane.awake()
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
                     self._plane.connect_datagram(open_datagram(writer))

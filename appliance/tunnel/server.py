@@ -301,6 +301,8 @@ class Server:
             plane = await self._plane(client)
             if (old := self.served.pop(client.name, None)) is not None:
                 old.end(Refusal.REPLACED, "the same client opened a newer session")
+            async with asyncio.timeout(_SILENT):
+                await plane.awake()  # what it is handed from the welcome on has to be answered in time
             session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
             session = keys.Session.agree(session_id, hello.random, ours)
             six = self._tunnel.six(IPv4Address(client.address))

@@ -42,10 +42,15 @@ class FakePlane:
         self.opens: list[keys.Session] = []
         self.seals: keys.Session | None = None
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
+        self.works = asyncio.Event()
+        self.works.set()
         self.all.append(self)
 
     async def start(self) -> None:
         self.told.append(("start", self.device))
+
+    async def awake(self) -> None:
+        await self.works.wait()
 
     def begin(self, session: keys.Session, *_rest: object, **_named: object) -> None:
         self.opens, self.seals, self._reports = [session], session, asyncio.Queue()

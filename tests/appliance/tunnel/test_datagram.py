@@ -168,3 +168,24 @@ def test_a_socket_that_nobody_answers_is_silence_not_an_error():
         client.send(b"x" * 100)
     assert list(client.channel.receive()) == []
     client.channel.close()
+
+
+@pytest.mark.parametrize("last", [100, 40])
+def test_small_datagrams_that_the_kernel_joined_are_all_taken(last):
+    """As a network card's driver joins those that come close together: less in all than one full datagram."""
+    client, server = End(Direction.TO_SERVER), End(Direction.TO_CLIENT)
+    near, far = sockets()
+    client.channel.attach(near)
+    server.channel.attach(far)
+    sealed: list[bytes] = []
+    payloads = [b"a" * 100, b"b" * 100, b"c" * last]
+    whole = memoryview(bytearray(2048))
+    for payload in payloads:
+        prefix, length = client.channel._sealer.seal(frame.Kind.PROBE, payload, whole)
+        sealed += [b"".join(pieces) for pieces in unit.cut(prefix, whole[:length], 1400, 1)]
+    joined = [(17, 103, len(sealed[0]).to_bytes(2, "little"))]  # UDP_SEGMENT: the loopback hands it on as it is
+    near.sendmsg([b"".join(sealed)], joined)
+    assert server.receive(3) == [(frame.Kind.PROBE, payload) for payload in payloads]
+    assert not server.counters
+    client.channel.close()
+    server.channel.close()
