@@ -155,7 +155,8 @@ def _link(link: LinkStatus, level: Level) -> Finding:
     code = link.code or link.state
     why = link.reason or ("no session yet" if link.state == "connecting" else "no reason given")
     step = _LINK.get(code, "it is tried again; see the log of the link's gtun").format(link=link.name)
-    return Finding(level, f"link-{code}", f"link {link.name} is {link.state} ({code}): {why}", step, link.name)
+    state = f"{link.state} ({link.code})" if link.code else link.state
+    return Finding(level, f"link-{code}", f"link {link.name} is {state}: {why}", step, link.name)
 
 
 def _cloud(status: Status, dead: bool) -> Iterator[Finding]:  # noqa: FBT001
@@ -188,7 +189,7 @@ def _advice(status: Status) -> Iterator[Finding]:
         return
     if not status.links:
         step = "`nexthop link join NAME` takes a token from the far end"
-        yield Finding(Level.OK, "no-link", f"no link yet: {step}", step)
+        yield Finding(Level.OK, "no-link", "there is no link yet", step)
     if not status.cidrs:
         step = "`nexthop cidr add 10.244.0.0/16`, or whatever lies behind the link"
-        yield Finding(Level.OK, "no-cidr", f"no CIDR yet: {step}", step)
+        yield Finding(Level.OK, "no-cidr", "there is no CIDR yet", step)

@@ -255,7 +255,7 @@ class serving:  # noqa: N801  (reads as a phrase)
 
     def __enter__(self) -> Appliance:
         state, run = self._home / "state", self._home / "run"
-        state.mkdir()
+        state.mkdir(exist_ok=True)  # a test may have served from it before
         kernel, cloud, changes = PlayedKernel(), PlayedCloud(), list[None]()
         store = IntentStore(state / "nexthop.db")
         store.on_change(lambda: changes.append(None))
