@@ -203,11 +203,26 @@ def test_a_record_is_dropped_only_while_it_is_withdrawn(tmp_path: Path) -> None:
         async with border(tmp_path) as it:
             withdrawn(it.store, POD)
             it.store.put(Intent(SERVICE, "hk"))
-            it.server.gone(BOTH)
+            it.server.gone({intent.network: intent.revision for intent in it.store.all()})
             await until(lambda: it.store.get(POD) is None)
             found = it.store.get(SERVICE)
             assert found is not None
             assert found.phase is Phase.PRESENT
+
+    asyncio.run(scenario())
+
+
+def test_what_is_gone_of_an_earlier_life_is_heard_late_and_drops_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with border(tmp_path) as it:
+            withdrawn(it.store, POD)
+            (seen,) = it.store.all()
+            withdrawn(it.store, POD)  # asked for and given back once more, and its route is there again
+            withdrawn(it.store, SERVICE)
+            it.server.gone({POD: seen.revision})
+            it.server.gone({intent.network: intent.revision for intent in it.store.all() if intent.network == SERVICE})
+            await until(lambda: it.store.get(SERVICE) is None)
+            assert [intent.network for intent in it.store.all()] == [POD]
 
     asyncio.run(scenario())
 
@@ -289,6 +304,26 @@ def test_who_speaks_otherwise_is_hung_up_on(tmp_path: Path, said: bytes) -> None
             await until(lambda: not it.server.listens())
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("said", [b"", encode(Hello())[:5], encode(Hello()), encode(Hello()) + encode(Wake())[:5]])
+def test_an_end_at_any_point_is_a_death_and_no_mistake(
+    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with border(tmp_path, started=False) as it:
+            it.run("server")
+            await until(it.path.exists)
+            reader, writer = await asyncio.open_unix_connection(it.path)
+            writer.write(said)
+            writer.write_eof()
+            assert decode(await reader.readline()) == Hello()
+            await reader.read()
+            writer.close()
+            await until(lambda: not it.server.listens())
+
+    asyncio.run(scenario())
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 def test_another_release_of_nexthop_forward_is_told_as_such(tmp_path: Path) -> None:
