@@ -152,6 +152,7 @@ class ForwardServer:
             finally:
                 # Not serve_forever(): from Python 3.12 on it ends only when the last peer has hung up.
                 server.close()
+                self._forward = None
                 self._hang_up()
 
     async def _shows(self, forward: Speaker) -> None:
@@ -166,7 +167,7 @@ class ForwardServer:
             if not self._admits(writer):
                 return
             try:
-                if not await line.greet():
+                if not await line.greet() or self._forward is None:  # who came as `run()` ended finds nobody
                     return
                 self._hang_up()
                 self._begin(line)
