@@ -77,7 +77,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     async def create_unix_server(  # type: ignore[override]
         self, protocol_factory: Callable[[], asyncio.BaseProtocol], path: None, *, sock: socket.socket
-    ) -> asyncio.AbstractServer:
+    ) -> _Server:
         inode = os.stat(sock.getsockname()).st_ino  # noqa: PTH116
         self._listening[inode] = protocol_factory
         return _Server(lambda: self._listening.pop(inode, None))
@@ -97,7 +97,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return ours, ours.get_protocol()
 
 
-class _Server(asyncio.AbstractServer):
+class _Server:
     def __init__(self, close: Callable[[], object]) -> None:
         self._close = close
 

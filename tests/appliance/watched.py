@@ -68,7 +68,7 @@ class Reader(IntentReader):
 
 
 class Cloud(FakeCloud):
-    """Makes no second entry where somebody else's is, as the real one does not; and may do a thing without an answer."""
+    """Makes no second entry where somebody else's is, as the real one does not; and may leave without an answer."""
 
     def __init__(self, disk: Disk) -> None:
         super().__init__()
