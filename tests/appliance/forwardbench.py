@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,11 +13,10 @@ from appliance.forward import Forward, Pace
 from appliance.forwardclient import ForwardClient
 from appliance.forwardserver import ForwardServer
 from appliance.intent import IntentStore
-from appliance.kernel.state import Route
+from appliance.kernel.state import Device, Route
 from appliance.links import Links
 from tests.appliance.fakes import (
     POD,
-    Ends,
     FakeFirewall,
     FakeRoutes,
     FakeSysctls,
@@ -72,20 +71,23 @@ async def running(tmp_path: Path, routes: FakeRoutes | None = None, **made: obje
     others = (other,) if isinstance(other, FakeFirewall) else ()
     picked = chosen(firewall, *others, reason="no TCPMSS")
 
-    def make(server: ForwardServer) -> Forward:
-        return Forward(store, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
+    server = ForwardServer(tmp_path / "forward.sock")
+    forward = Forward(store, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
 
-    ends = Ends(tmp_path, store, links, make)
-    store.on_change(ends.forward.wake)
-    links.on_change(ends.forward.wake)
-    bench = Bench(store, links, routes, firewall, sysctls, ends.forward, ends.client, tmp_path)
+    async def devices() -> Mapping[str, Device]:
+        return {}
+
+    client = ForwardClient(tmp_path / "forward.sock", store, links, devices, retry=0.002)
+    store.on_change(forward.wake)
+    links.on_change(forward.wake)
+    bench = Bench(store, links, routes, firewall, sysctls, forward, client, tmp_path)
     if callable(prepare):
         prepare(bench)
     loop = asyncio.get_running_loop()
-    runs = (ends.server.run(ends.forward), ends.client.run(), ends.forward.run())
+    runs = (server.run(forward), client.run(), forward.run())
     tasks = [loop.create_task(each) for each in runs]
     try:
-        await until(ends.server.listens)
+        await until(server.listens)
         yield bench
     finally:
         for task in tasks:

@@ -28,13 +28,15 @@ from tests.appliance.watched import SUBNET, Cloud, Disk, Firewall, Kernel, Reade
 
 _PATIENCE: Final = 600.0  # seconds of the loop's own clock: an entry that was refused is tried again ever more rarely
 
+_PLACE: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
 
 class Node:
     """`theirs` is what somebody else has put into the route tables."""
 
     def __init__(self) -> None:
         self.loop = VirtualLoop()
-        self.place = Path(tempfile.mkdtemp(prefix="nh-machine-"))
+        self.place = Path(tempfile.mkdtemp(prefix="nh-machine-", dir=_PLACE))
         make_links(self.place)
         self.disk = Disk()
         self.cloud, self.firewall = Cloud(self.disk), Firewall()

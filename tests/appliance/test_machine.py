@@ -26,7 +26,7 @@ import random
 from ipaddress import ip_network
 from typing import Final
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -193,7 +193,6 @@ def test_whatever_happens_the_invariants_hold() -> None:
             max_examples=WANTED // EACH * 5 // 4 + 3,  # some are shorter
             stateful_step_count=EACH,
             deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
             print_blob=True,
         ),
     )
