@@ -314,10 +314,16 @@ class Datagram:
                 yield from self.take(straight[start : start + size])
             return
         count = -(-length // step)
+        if length - (count - 1) * step < unit.OVERHEAD:  # the last one is too short even for a header
+            self._counters["drop_malformed"] += 1
+            count -= 1
+            length = count * step
+            if count == 0:
+                return
         parts = self._parts[: length - count * unit.OVERHEAD]
         heads = bytes(self._heads[: count * unit.OVERHEAD])
         place = unit.read(heads, min(self._expected, len(parts)))
-        if place is not None and (count == 1 or unit.run(heads, place)):
+        if place is not None and (count == 1 or unit.run(heads, place, len(parts))):
             yield from self._add(place, count, parts)
             return
         for number in range(count):
