@@ -27,7 +27,7 @@ from api.resources import (
     unknown,
 )
 from api.schema import SHOWN
-from appliance.attract import NotAdoptable
+from appliance.adopt import NotAdoptable
 from appliance.entries import cloud_problem
 from appliance.model import Network, Phase
 from appliance.plan import plan

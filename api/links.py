@@ -169,6 +169,7 @@ async def _join(parts: Parts, new: NewLink, who: str) -> LinkResource:
         raise _refused(409, "link-exists", text, "choose another name, or `nexthop link rm` it first") from None
     except BadToken as error:
         raise _refused(422, "bad-token", str(error), "ask for a new one: `gtund client add NAME`") from None
+    await parts.links.renew(link.name)
     with contextlib.suppress(StoreUnavailable):
         parts.store.record(who, "link joined", detail=f"{link.name}, to {link.server}")
     found = await parts.links.status(link.name)

@@ -15,7 +15,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -139,12 +139,12 @@ def rebuild(database: Path, saved: Saved, event: Event) -> Path | None:
         migrate(db)
         db.execute("PRAGMA synchronous = EXTRA")
         db.execute("BEGIN IMMEDIATE")
+        row = note(db, event)
         for intent in saved.intents:
-            insert_intent(db, intent)
+            insert_intent(db, replace(intent, revision=row))
         db.executemany("INSERT INTO released VALUES (?, ?)", [(str(net), saved.at) for net in saved.released])
         for token in saved.tokens:
             insert_token(db, token)
-        note(db, event)
         db.execute("COMMIT")
     made.rename(database)
     sync_directory(database.parent)

@@ -7,7 +7,10 @@ FULL the journal's removal, which *is* the commit, may itself be lost (https://s
 One process writes, from its event loop's thread. Where the file cannot be read or written every method raises
 `StoreUnavailable`, and the next call tries afresh: the disk may be back.
 
-Each step of a CIDR's life is a conditional statement, so a step that was decided on yesterday's phase does nothing.
+Each step of a CIDR's life is a conditional statement, so a step that was decided on yesterday's phase does nothing. The
+last one names the record's revision, too: who saw the kernel without a CIDR says so from another process, and by the
+time it is heard the CIDR may have been asked for and given back once more. A revision is the row of the line of history
+that tells of the change, which no other change ever has.
 """
 
 from __future__ import annotations
@@ -125,9 +128,10 @@ class IntentStore:
             if new == old:
                 return False
             what = "added" if old is None else "changed" if old.phase is Phase.PRESENT else "revived"
-            insert_intent(db, new)
+            detail = describe(new, old if what == "changed" else None)
+            row = note(db, Event(at, who, what, str(new.network), detail))
+            insert_intent(db, replace(new, revision=row))
             db.execute("DELETE FROM released WHERE cidr = ?", (str(new.network),))
-            note(db, Event(at, who, what, str(new.network), describe(new, old if what == "changed" else None)))
         self.changed()
         return what != "changed"
 
@@ -139,10 +143,10 @@ class IntentStore:
                 raise UnknownCidr(str(network))
             if old.phase is not Phase.PRESENT:
                 return old
-            _move(db, network, Phase.LEAVING)
-            note(db, Event(self._clock(), who, "removed", str(network), ""))
+            left = replace(old, phase=Phase.LEAVING)
+            left = _move(db, left, Event(self._clock(), who, "removed", str(network), ""))
         self.changed()
-        return replace(old, phase=Phase.LEAVING)
+        return left
 
     def withdrawn(self, network: Network) -> bool:
         """Turn LEAVING into WITHDRAWN; return whether it was LEAVING. For `attract` alone."""
@@ -150,19 +154,19 @@ class IntentStore:
             old = get_intent(db, network)
             if old is None or old.phase is not Phase.LEAVING:
                 return False
-            _move(db, network, Phase.WITHDRAWN)
-            note(db, Event(self._clock(), "attract", "withdrawn", str(network), "the cloud sends it here no more"))
+            event = Event(self._clock(), "attract", "withdrawn", str(network), "the cloud sends it here no more")
+            _move(db, replace(old, phase=Phase.WITHDRAWN), event)
         self.changed()
         return True
 
-    def drop(self, network: Network) -> bool:
-        """Forget a WITHDRAWN one; return whether it was WITHDRAWN. For `forward` alone.
+    def drop(self, network: Network, revision: int) -> bool:
+        """Forget a WITHDRAWN one that is at this revision still; return whether it was. For `forward` alone.
 
         That it was here is remembered (`released`): should a request of ours still land, its entry is known as ours.
         """
         with self._writing() as db:
             old = get_intent(db, network)
-            if old is None or old.phase is not Phase.WITHDRAWN:
+            if old is None or old.phase is not Phase.WITHDRAWN or old.revision != revision:
                 return False
             at = self._clock()
             db.execute("DELETE FROM intent WHERE cidr = ?", (str(network),))
@@ -226,6 +230,8 @@ class IntentStore:
         """Put what a backup holds in the place of a database that cannot be read, which is moved aside.
 
         Return where that is now, None where there was none. Raise `StoreReadable` where nothing is the matter.
+        Rows of history, and so revisions, go on from the seconds since the epoch: those of the damaged file, which
+        nobody can read, stay behind them.
         """
         try:
             self.all()
@@ -236,7 +242,8 @@ class IntentStore:
         detail = f"{len(saved.intents)} CIDRs and {len(saved.tokens)} tokens from the backup"
         try:
             self.close()
-            aside = backup.rebuild(self._path, saved, Event(self._clock(), who, "restored", "", detail))
+            at = self._clock()
+            aside = backup.rebuild(self._path, saved, Event(at, who, "restored", "", detail, int(at)))
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{self._path}: {error}") from error
         self.changed()
@@ -302,8 +309,10 @@ def _holds_anything(path: Path) -> bool:
         return False
 
 
-def _move(db: sqlite3.Connection, network: Network, phase: Phase) -> None:
-    db.execute("UPDATE intent SET phase = ? WHERE cidr = ?", (phase.value, str(network)))
+def _move(db: sqlite3.Connection, moved: Intent, event: Event) -> Intent:
+    moved = replace(moved, revision=note(db, event))
+    insert_intent(db, moved)
+    return moved
 
 
 def ordered(intents: Iterable[Intent]) -> tuple[Intent, ...]:

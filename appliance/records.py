@@ -59,11 +59,15 @@ MIGRATIONS: Final = (
         body TEXT NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE intent ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;",
 )
-SELECT: Final = "SELECT cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down FROM intent"
+SELECT: Final = (
+    "SELECT cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down, revision FROM intent"
+)
 _INSERT: Final = (
-    "INSERT OR REPLACE INTO intent (cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO intent"
+    " (cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down, revision)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ALL_TOKENS: Final = "SELECT name, digest, scope, created_at, expires_at, last_used FROM token ORDER BY name"
 _HISTORY_KEPT: Final = 10_000  # lines
@@ -124,7 +128,7 @@ def insert_intent(db: sqlite3.Connection, intent: Intent) -> None:
     """Write a record, in the place of one of the same network."""
     values = (
         *(str(intent.network), intent.via, int(intent.snat), intent.comment, intent.phase.value, intent.created_at),
-        *(mss_text(intent.mss), str(intent.probe or ""), intent.when_down.value, intent.hold_down),
+        *(mss_text(intent.mss), str(intent.probe or ""), intent.when_down.value, intent.hold_down, intent.revision),
     )
     db.execute(_INSERT, values)
 
@@ -140,13 +144,18 @@ def insert_token(db: sqlite3.Connection, token: TokenRecord) -> None:
     db.execute(f"INSERT INTO token ({columns}) VALUES (?, ?, ?, ?, ?, ?)", astuple(token))  # noqa: S608
 
 
-def note(db: sqlite3.Connection, event: Event) -> None:
-    """Write a line of history, and forget the oldest one where there are too many."""
+def note(db: sqlite3.Connection, event: Event) -> int:
+    """Write a line of history, and forget the oldest one where there are too many.
+
+    Return its row, which is the next one unless the event has one.
+    """
     cursor = db.execute(
-        "INSERT INTO history (at, who, what, cidr, detail) VALUES (?, ?, ?, ?, ?)",
-        (event.at, event.who, event.what, event.cidr, event.detail),
+        "INSERT INTO history (id, at, who, what, cidr, detail) VALUES (?, ?, ?, ?, ?, ?)",
+        (event.row or None, event.at, event.who, event.what, event.cidr, event.detail),
     )
-    db.execute("DELETE FROM history WHERE id <= ?", ((cursor.lastrowid or 0) - _HISTORY_KEPT,))
+    row = cursor.lastrowid or 0
+    db.execute("DELETE FROM history WHERE id <= ?", (row - _HISTORY_KEPT,))
+    return row
 
 
 def describe(new: Intent, old: Intent | None) -> str:
@@ -166,13 +175,13 @@ def describe(new: Intent, old: Intent | None) -> str:
 
 
 @lru_cache(maxsize=1 << 15)
-def read_intent(row: tuple[str, str, int, str, str, float, str, str, str, float]) -> Intent:
+def read_intent(row: tuple[str, str, int, str, str, float, str, str, str, float, int]) -> Intent:
     """Return what a row says; raise `sqlite3.DatabaseError` where it is damaged."""
-    cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down = row
+    cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down, revision = row
     try:
         return Intent(
             *(one(ip_network(cidr)), via, bool(snat), comment, Phase(phase), created_at),
-            *(parse_mss(mss), parse_target(probe), WhenDown(when_down), hold_down),
+            *(parse_mss(mss), parse_target(probe), WhenDown(when_down), hold_down, revision),
         )
     except ValueError as error:  # only a torn or edited file holds such a thing
         raise sqlite3.DatabaseError(f"a damaged record: {error}") from error

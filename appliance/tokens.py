@@ -130,6 +130,11 @@ class Tokens:
         now = self._clock()
         return found if found.expired(now) else self._use(found, now)
 
+    def good(self, token: Token) -> bool:
+        """Return whether a token that was found once would still open something: for what goes on for long."""
+        held = any((each.name, each.created_at) == (token.name, token.created_at) for _, each in self._known)
+        return held and not token.expired(self._clock())
+
     def _use(self, token: Token, now: float) -> Token:
         """Write down that it was used, at most once a minute; a disk that refuses keeps nobody out."""
         last = max(token.last_used or 0.0, self._used.get(token.name, 0.0))

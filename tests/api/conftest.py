@@ -177,6 +177,16 @@ class Appliance:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def following(self, target: str, token: str) -> Iterator[http.client.HTTPResponse]:
+        """Follow an event stream by TLS; its head is read."""
+        context = ssl.create_default_context(cafile=str(self.state / "api" / "tls.pem"))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+            connection.request("GET", target, headers=headers)
+            yield connection.getresponse()
+
     def many(self, target: str, token: str, count: int) -> list[int]:
         """Send one request after the other on one connection; return the statuses."""
         context = ssl.create_default_context(cafile=str(self.state / "api" / "tls.pem"))

@@ -88,7 +88,7 @@ def test_a_second_pass_without_change_sends_nothing(tmp_path: Path) -> None:
 def test_looks_again_between_two_requests_when_something_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("appliance.attract._AT_ONCE", 1)
+    monkeypatch.setattr("appliance.entryrequests._AT_ONCE", 1)
 
     async def scenario() -> None:
         async with running(tmp_path) as bench:
@@ -127,7 +127,7 @@ def test_many_are_asked_for_together_and_given_back_together(tmp_path: Path) -> 
 
 
 def test_a_cidr_that_was_given_back_meanwhile_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.attract._AT_ONCE", 1)
+    monkeypatch.setattr("appliance.entryrequests._AT_ONCE", 1)
 
     async def scenario() -> None:
         async with running(tmp_path) as bench:

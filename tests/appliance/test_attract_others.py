@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.attract import NotAdoptable
+from appliance.adopt import NotAdoptable
 from appliance.model import Intent, Phase
 from appliance.status import LayerState
 from cloud.provider import (
@@ -130,7 +130,7 @@ def test_a_request_that_lands_after_the_cidr_was_given_back_is_undone(tmp_path: 
             bench.store.put(Intent(POD, "hk"))
             bench.store.leave(POD)
             await until(lambda: (found := bench.store.get(POD)) is not None and found.phase is Phase.WITHDRAWN)
-            bench.store.drop(POD)
+            bench.store.drop(POD, bench.store.all()[0].revision)
             bench.cloud.entries = [entry(POD)]  # sent by a daemon that is dead by now
             await until(lambda: bench.cloud.did == [("withdraw", POD)] and not bench.cloud.entries)
             assert bench.attract.status().strays == ()

@@ -15,6 +15,7 @@ import pytest
 from appliance import backup
 from appliance.backup import BadBackup, Saved
 from appliance.intent import IntentStore, StoreReadable, StoreUnavailable
+from appliance.intentreader import IntentReader
 from appliance.model import Intent, Phase
 from appliance.options import OFF, WhenDown, parse_target
 from appliance.records import MIGRATIONS, TokenRecord
@@ -89,6 +90,36 @@ def test_a_database_of_version_1_is_brought_up_to_date_and_keeps_what_it_holds(s
         old.commit()
     assert store.all() == (Intent(POD, "hk", comment="pods", phase=Phase.LEAVING, created_at=5.0),)
     assert store.released() == {ip_network("10.9.0.0/16")}
+
+
+def test_a_database_of_the_version_before_revisions_keeps_its_records_which_can_be_dropped(store: IntentStore) -> None:
+    with contextlib.closing(sqlite3.connect(store._path)) as old:
+        for script in MIGRATIONS[:3]:
+            old.executescript(script)
+        old.execute(
+            "INSERT INTO intent VALUES ('10.244.0.0/16', 'hk', 0, 'pods', 'withdrawn', 5.0, '1400', '', 'keep', 30)"
+        )
+        old.execute("INSERT INTO history VALUES (7, 5.0, 'attract', 'withdrawn', '10.244.0.0/16', '')")
+        old.execute("PRAGMA user_version = 3")
+        old.commit()
+    (before,) = store.all()
+    assert before == Intent(POD, "hk", snat=False, comment="pods", phase=Phase.WITHDRAWN, created_at=5.0, mss=1400)
+    assert IntentReader(store.path).all()[0].revision == before.revision == 0
+    store.put(Intent(POD, "hk"))
+    store.leave(POD)
+    store.withdrawn(POD)
+    assert store.drop(POD, before.revision) is False  # it was seen in an earlier life
+    assert store.drop(POD, store.all()[0].revision) is True
+
+
+def test_a_restored_record_is_none_that_was_heard_of_before(store: IntentStore) -> None:
+    store.put(Intent(POD, "hk"))
+    store.close()
+    store._path.write_bytes(b"torn")
+    store.restore(Saved(7.0, (Intent(POD, "hk", phase=Phase.WITHDRAWN),), frozenset()))
+    (restored,) = store.all()
+    assert restored.revision == store.last_row() == 1000  # the time of day, which no count of changes has reached
+    assert store.drop(POD, 3) is False
 
 
 def test_a_damaged_database_is_moved_aside_and_the_backup_takes_its_place(store: IntentStore, tmp_path: Path) -> None:

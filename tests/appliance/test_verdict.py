@@ -17,6 +17,7 @@ from appliance.status import (
     Repeated,
     Status,
 )
+from appliance.tunnel.session import Refusal
 from appliance.verdict import Finding, Level, Verdict, findings, judge
 from tests.appliance.fakes import POD, SERVICE
 
@@ -63,6 +64,14 @@ def test_the_first_line_says_why_the_link_is_down(code: str) -> None:
     assert found[0].code == f"link-{code}"
     assert found[0].about == "hk"
     assert found[0].next_step
+
+
+@pytest.mark.parametrize("code", [*(each.value for each in Refusal), "pin-mismatch", "gone", "timeout", "device"])
+def test_for_every_end_of_a_session_there_is_a_next_step_of_its_own(code: str) -> None:
+    said, _ = status(READY, links=(replace(UP, state="down", code=code),))
+    unknown, _ = status(READY, links=(replace(UP, state="down", code="of-tomorrow"),))
+    assert said.next_step != unknown.next_step
+    assert ("nexthop link rotate hk" in said.next_step) == (code in {"denied", "removed", "pin-mismatch"})
 
 
 def test_somebody_who_keeps_changing_a_setting_is_told_with_how_often() -> None:
