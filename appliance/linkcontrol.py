@@ -28,8 +28,10 @@ async def status(name: str, device: str, path: Path) -> LinkStatus:
             answer = await _ask(path)
     except TimeoutError:
         return _silent(name, device, "its gtun runs, and does not answer")
+    except (FileNotFoundError, ConnectionRefusedError):  # never started, or ended and left its socket
+        return _silent(name, device, "no gtun runs for it")
     except OSError as error:
-        return _silent(name, device, f"no gtun answers: {error.strerror or error}")
+        return _silent(name, device, f"its gtun cannot be asked: {error.strerror or error}")
     try:
         return _understood(name, device, json.loads(answer))
     except (ValueError, RecursionError):
