@@ -14,12 +14,16 @@ CAPACITY: Final = frame.LARGEST_BATCH
 
 
 class Batch:
-    """Packets that will be sealed as one record. `since`: when its first packet came, in seconds."""
+    """Packets that will be sealed as one record. `since`: when its first packet came, in seconds.
 
-    __slots__ = ("length", "memory", "packets", "since")
+    `place`: where the first packet goes.
+    """
+
+    __slots__ = ("length", "memory", "packets", "place", "since")
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(CAPACITY))
+        self.place = self.memory[frame.PACKET.size :]
         self.length = 0
         self.packets = 0
         self.since = 0.0
@@ -59,10 +63,6 @@ class Batch:
         self.memory[:rest] = bytes(self.memory[first : self.length])
         self.length, self.packets = rest, self.packets - 1
 
-    def clear(self) -> None:
-        """Make it empty."""
-        self.length = self.packets = 0
-
 
 class Pool:
     """Batches to use again, so that the packet path allocates nothing."""
@@ -77,6 +77,6 @@ class Pool:
 
     def give(self, batch: Batch) -> None:
         """Take back one that is done with."""
-        batch.clear()
+        batch.length = batch.packets = 0
         if len(self._free) < self._keep:
             self._free.append(batch)

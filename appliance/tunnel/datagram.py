@@ -81,6 +81,7 @@ class Datagram:
         self.queue = FairQueue(pool, counters)
         self.liveness = liveness
         self.fd = -1
+        self.usable_until = 0.0
         self._sock: socket.socket | None = None
         self._pool, self._counters, self._gso, self._mtu = pool, counters, gso, mtu
         self._sealer = unit.Sealer(session, direction)
@@ -89,7 +90,7 @@ class Datagram:
         self._reassembly = unit.Reassembly()
         self._contradicted = self._withheld = 0
         self._told = (-1, 0)  # at the last echo: the newest unit, and how many parts had been forged
-        self._urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
+        self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
         self._part = 0
@@ -104,7 +105,7 @@ class Datagram:
         self._sent, self._reported_at = 0, time.monotonic()
         self._units: Iterator[memoryview] = iter(())
         self._unsent: deque[list[bytes | memoryview]] = deque()
-        self._waiting = False
+        self.waiting = False
 
     def attach(self, sock: socket.socket) -> None:
         """Use this connected socket from now on."""
@@ -124,7 +125,7 @@ class Datagram:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
         else:
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
-        self._sock, self.fd, self._waiting = sock, sock.fileno(), False
+        self._sock, self.fd, self.waiting = sock, sock.fileno(), False
         self._attached_at = time.monotonic()
         self._set_mtu(self._mtu)
 
@@ -148,7 +149,7 @@ class Datagram:
     @property
     def usable(self) -> bool:
         """Return whether packets should go this way: a probe came back, and not long ago."""
-        return self._sock is not None and self.liveness.alive and self.liveness.silence(time.monotonic()) < _USABLE
+        return time.monotonic() < self.usable_until
 
     @property
     def state(self) -> dict[str, float | int | None]:
@@ -165,7 +166,7 @@ class Datagram:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
         if kind is frame.Kind.ECHO:
             payload += self._taken()
-        self._urgent.append((kind, payload))
+        self.urgent.append((kind, payload))
 
     def _taken(self) -> bytes:
         """Return what the peer is told of its units. Where parts are being forged, a few count as lost.
@@ -183,6 +184,8 @@ class Datagram:
         if len(payload) <= _REPORT.size:
             return
         self.liveness.echoed(payload[: -_REPORT.size], now)
+        if self._sock is not None and self.liveness.alive:
+            self.usable_until = now + _USABLE - self.liveness.silence(now)
         sent, taken = _REPORT.unpack(payload[-_REPORT.size :])
         if self.liveness.latest is not None:
             share = self._sizing.arrived(sent, taken)
@@ -218,8 +221,8 @@ class Datagram:
         return True
 
     def _seal_next(self) -> bool:
-        if self._urgent:
-            kind, plain = self._urgent.popleft()
+        if self.urgent:
+            kind, plain = self.urgent.popleft()
             self._seal(kind, plain)
             return True
         now = time.monotonic()
@@ -276,9 +279,8 @@ class Datagram:
 
     def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
         """Have the loop woken, or not, when the socket takes datagrams again."""
-        if wanted != self._waiting:
-            self._waiting = wanted
-            epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
+        self.waiting = wanted
+        epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -367,7 +369,7 @@ class Datagram:
         """End it."""
         if self._sock is not None:
             self._sock.close()
-            self._sock = None
+            self._sock, self.usable_until = None, 0.0
 
 
 def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:

@@ -18,6 +18,8 @@ _FRAGMENT_HEADER: Final = 44
 
 def classify(packet: memoryview) -> tuple[int, bool]:
     """Return (hash of the flow, whether it is TCP) of an IP packet that the kernel handed out."""
+    if packet[0] == 0x45 and (protocol := packet[9]) in _WITH_PORTS and not int.from_bytes(packet[6:8]) & _FRAGMENTED:
+        return hash((protocol, bytes(packet[12:24]))), protocol == TCP
     if packet[0] >> 4 == 4:
         protocol = packet[9]
         addresses_at, ports_at = 12, (packet[0] & 15) * 4

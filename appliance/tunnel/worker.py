@@ -40,6 +40,10 @@ _MESSAGE: Final = 16 << 10
 _REPORT_EVERY: Final = 1.0
 SILENCE: Final = "nothing came back through the tunnel for 3 seconds"
 
+_DATA: Final = int(frame.Kind.DATA)
+_EVENTS: Final = 16
+"""Descriptors that one call tells of; more than a session has."""
+
 _TURN: Final = 8
 """Times that one descriptor is read before the others have their turn."""
 
@@ -83,7 +87,7 @@ class Worker:
             self._end()
 
     def _turn(self) -> None:
-        for fd, events in self._epoll.poll(max(0.0, self._deadline - time.monotonic())):
+        for fd, events in self._epoll.poll(max(0.0, self._deadline - time.monotonic()), _EVENTS):
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(events)
@@ -117,7 +121,7 @@ class Worker:
 
     def _take_device(self, _message: dict[str, Any], fds: list[int]) -> None:
         self._device = fds[0]
-        self._outbound = Outbound(self._device, self._pool, self._counters)
+        self._outbound: Outbound[Channel] = Outbound(self._device, self._pool, self._counters)
         self._inbound = Inbound(self._device, self._counters)
 
     def _begin(self, message: dict[str, Any], _fds: list[int]) -> None:
@@ -158,7 +162,10 @@ class Worker:
             return
         for kind, plain in session.datagram.take(memoryview(base64.b64decode(message["datagram"]))):
             self._tell("roamed", address=message["address"])
-            self._take(session, session.datagram, kind, plain)
+            if kind == _DATA:
+                self._inbound.deliver(plain, session.sources)
+            else:
+                self._answer(session, session.datagram, kind, plain)
 
     def _install(self, message: dict[str, Any], fds: list[int]) -> None:
         """Be ready for a new epoch. The peer is told only when we have said so: nothing comes too early for us."""
@@ -230,24 +237,25 @@ class Worker:
     # --- packets ---------------------------------------------------------------------------------------------------
 
     def _from_device(self, _events: int) -> None:
-        now = time.monotonic()
+        now, outbound = time.monotonic(), self._outbound
         for _ in range(_TURN):
             if (session := self._session) is None:
                 return
             try:
-                more = self._outbound.fill(session, now)
+                more = outbound.fill(session, now)
             except DeviceBroke as error:
                 self._over(str(error))
                 return
-            for channel in session.channels():
-                if len(channel.queue):
-                    self._flush(session, channel)
+            for channel in outbound.begun:
+                self._flush(session, channel)
+            outbound.begun.clear()
             if not more:
                 return
 
     def _flush(self, session: Session, channel: Channel) -> None:
         try:
-            channel.watch_writable(self._epoll, wanted=not channel.flush())
+            if channel.flush() is channel.waiting:
+                channel.watch_writable(self._epoll, wanted=not channel.waiting)
         except Closed as error:
             self._lose(session, channel, str(error))
             return
@@ -260,16 +268,18 @@ class Worker:
         try:
             if events & ~select.EPOLLOUT:
                 for kind, plain in channel.receive():
-                    self._take(session, channel, kind, plain)
+                    if kind == _DATA:
+                        self._inbound.deliver(plain, session.sources)
+                    else:
+                        self._answer(session, channel, kind, plain)
         except (Closed, frame.RemoteProtocolError) as error:
             self._lose(session, channel, str(error))
             return
-        self._flush(session, channel)
+        if channel.urgent or events & select.EPOLLOUT:
+            self._flush(session, channel)
 
-    def _take(self, session: Session, channel: Channel, kind: int, plain: memoryview) -> None:
-        if kind == frame.Kind.DATA:
-            self._inbound.deliver(plain, session.sources)
-        elif kind == frame.Kind.PROBE:
+    def _answer(self, session: Session, channel: Channel, kind: int, plain: memoryview) -> None:
+        if kind == frame.Kind.PROBE:
             channel.say(frame.Kind.ECHO, bytes(plain))
         elif kind == frame.Kind.ECHO:
             channel.echoed(bytes(plain), time.monotonic())

@@ -156,7 +156,7 @@ def test_probes_that_nobody_takes_fill_no_memory(ends):
     client, _ = ends
     for number in range(10_000):
         client.channel.say(frame.Kind.PROBE, number.to_bytes(8))
-    assert len(client.channel._urgent) < 100
+    assert len(client.channel.urgent) < 100
 
 
 def test_a_socket_that_nobody_answers_is_silence_not_an_error():
