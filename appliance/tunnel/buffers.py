@@ -10,6 +10,8 @@ from typing import Final
 
 from . import frame
 
+_PREFIX: Final = frame.PACKET
+_PREFIX_SIZE: Final = frame.PACKET.size
 CAPACITY: Final = frame.LARGEST_BATCH
 
 
@@ -30,10 +32,10 @@ class Batch:
 
     def put(self, shape: int, segment: int, length: int, now: float) -> None:
         """Account for a packet of `length` bytes that already stands behind its prefix's place."""
-        frame.PACKET.pack_into(self.memory, self.length, shape << 24 | length, segment)
+        _PREFIX.pack_into(self.memory, self.length, shape << 24 | length, segment)
         if not self.packets:
             self.since = now
-        self.length += frame.PACKET.size + length
+        self.length += _PREFIX_SIZE + length
         self.packets += 1
 
     @property

@@ -20,6 +20,8 @@ from .buffers import Pool
 from .fairqueue import FairQueue
 from .liveness import Liveness
 
+_DATA: Final = int(frame.Kind.DATA)
+_HEADER: Final = frame.RECORD.size
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
 _UNSENT: Final = (4 << 10, 512 << 10)
 """Bytes, at least and at most, that wait unsent in the kernel: what the line carries in `_AHEAD`."""
@@ -159,7 +161,7 @@ class Stream:
             self._tune(now)
         if (batch := self.queue.pop(now)) is None:
             return self._cold and self._warm(now)
-        length = self._sealer.seal(frame.Kind.DATA, batch.memory[: batch.length], self._record)
+        length = self._sealer.seal(_DATA, batch.memory[: batch.length], self._record)
         self._unsent = self._record[:length]
         self._pool.give(batch)
         return True
@@ -198,16 +200,17 @@ class Stream:
             raise Closed(f"the data connection broke: {error.strerror}") from None
         if not count:
             raise Closed("the peer closed the data connection")
-        end = self._end = self._end + count
+        start, end, received = self._start, self._end + count, self._received
+        self._end = end
         try:
-            while end - self._start >= frame.RECORD.size:
-                header = frame.read_header(self._received, self._start)
-                stop = self._start + frame.RECORD.size + header.length
+            while end - start >= _HEADER:
+                header = frame.read_header(received, start)
+                stop = start + _HEADER + header[-1]
                 if stop > end:
                     break
-                length = self._opener.open(header, self._received[self._start : stop], self._plain)
-                self._start = stop
-                yield header.kind, self._plain[:length]
+                length = self._opener.open(header, received[start:stop], self._plain)
+                self._start = start = stop
+                yield header[0], self._plain[:length]
         except (frame.RemoteProtocolError, keys.NotAuthentic) as error:
             raise Closed(f"the data connection carried {error}") from None
         self._keep_rest()
