@@ -46,6 +46,10 @@ _USABLE: Final = 1.0
 
 _RENEW_AFTER: Final = 2.0
 
+_CALM: Final = 0.0002
+"""Seconds without a datagram after which one is expected to be alone."""
+
+_DATA: Final = int(frame.Kind.DATA)
 _READS: Final = 8
 _MOST_RECEIVED: Final = 128
 """Datagrams in one read; the kernel joins no more than 64 KiB of them."""
@@ -98,6 +102,7 @@ class Datagram:
         self._scattered: list[memoryview] = []
         self._short: list[memoryview] = []
         self._alone = 0
+        self._read_at = 0.0
         self._expect(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = unit.Sizing(), Loss()
         self._pacing = Pacing()
@@ -233,7 +238,7 @@ class Datagram:
             if (batch := self.queue.pop(now)) is None:
                 return False
             self._units = self._units_of(batch)
-        self._seal(frame.Kind.DATA, part)
+        self._seal(_DATA, part)
         return True
 
     def _units_of(self, batch: Batch) -> Iterator[memoryview]:
@@ -242,11 +247,14 @@ class Datagram:
         yield from (whole,) if batch.length <= self._sizing.limit else _smaller(whole, self._sizing.limit)
         self._pool.give(batch)
 
-    def _seal(self, kind: frame.Kind, plain: memoryview | bytes) -> None:
+    def _seal(self, kind: int, plain: memoryview | bytes) -> None:
         prefix, length = self._sealer.seal(kind, plain, self._sealed)
         self._sent += length
         self._pacing.sent(length)
-        self._unsent.extend(unit.cut(prefix, self._sealed[:length], self._part, _MOST_SEGMENTS if self._gso else 1))
+        if length <= self._part:
+            self._unsent.append([prefix + self._first, self._sealed[:length]])
+        else:
+            self._unsent.extend(unit.cut(prefix, self._sealed[:length], self._part, _MOST_SEGMENTS if self._gso else 1))
 
     def _push(self) -> bool:
         """Send the sealed unit; return False if the socket takes no more now. An error costs the unit."""
@@ -274,6 +282,7 @@ class Datagram:
     def _set_mtu(self, mtu: int) -> None:
         self._mtu = mtu
         self._part = mtu - (48 if self._v6 else 28) - unit.OVERHEAD
+        self._first = unit.PLACE.pack(self._part, 0)
         self._ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", self._part + unit.OVERHEAD))]
         self._sizing.smallest = self._part - frame.TAG
 
@@ -286,7 +295,9 @@ class Datagram:
 
     def receive(self) -> Iterator[tuple[int, memoryview]]:
         """Read a little and yield what units became whole; each is borrowed until the next one is asked for."""
-        for _ in range(_READS):
+        now = time.monotonic()
+        calm, self._read_at = now - self._read_at > _CALM, now
+        for _ in range(1 if calm else _READS):
             if self._sock is None:
                 return
             try:

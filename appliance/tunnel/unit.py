@@ -32,6 +32,7 @@ EPOCHS: Final = 4
 LARGEST: Final = frame.LARGEST_SEALED
 """Bytes of a sealed unit, tag included."""
 
+_LAST_KIND: Final = int(frame.Kind.ECHO)
 _NONCE: Final = struct.Struct("!4xQ")
 _SMALLEST_PART: Final = 256
 
@@ -59,7 +60,7 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
         return None
     version, kind, epoch, session_id, counter, length = PREFIX.unpack_from(header)
     size, number = PLACE.unpack_from(header, PREFIX.size)
-    if version != frame.VERSION or kind > frame.Kind.ECHO or not frame.TAG <= length <= LARGEST:
+    if version != frame.VERSION or kind > _LAST_KIND or not frame.TAG <= length <= LARGEST:
         return None
     start = number * size
     if size < min(_SMALLEST_PART, length) or start >= length or part != min(size, length - start):
@@ -104,7 +105,7 @@ class Sealer:
         """Return how many units the present key has sealed."""
         return self.counter - self._first
 
-    def seal(self, kind: frame.Kind, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
+    def seal(self, kind: int, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
         """Write the sealed unit into `sealed`; return (the prefix of its datagrams, its length in bytes)."""
         if self.counter >= keys.LAST_COUNTER:
             raise frame.LocalProtocolError("a key has sealed all that it may")

@@ -26,6 +26,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from . import buffers, frame, keys, tun
@@ -137,7 +138,7 @@ class Worker:
         stream = Stream(sock, *session.seals(number), self._pool, Liveness(time.monotonic()), self._counters)
         if (old := session.put(number, stream)) is not None:
             self._close(old)
-        self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_channel(stream, events))
+        self._watch(stream.fd, select.EPOLLIN, partial(self._from_channel, stream))
         self._watch(self._device, select.EPOLLIN, self._from_device)
 
     def _connect_datagram(self, _message: dict[str, Any], fds: list[int]) -> None:
@@ -154,7 +155,7 @@ class Worker:
         datagram = session.datagram
         self._unwatch(datagram.fd)
         datagram.attach(sock)
-        self._watch(datagram.fd, select.EPOLLIN, lambda events: self._from_channel(datagram, events))
+        self._watch(datagram.fd, select.EPOLLIN, partial(self._from_channel, datagram))
 
     def _take_stray(self, message: dict[str, Any], _fds: list[int]) -> None:
         """Look at a datagram that came from an unknown address. If it is the peer's, that is where the peer is now."""
@@ -162,10 +163,7 @@ class Worker:
             return
         for kind, plain in session.datagram.take(memoryview(base64.b64decode(message["datagram"]))):
             self._tell("roamed", address=message["address"])
-            if kind == _DATA:
-                self._inbound.deliver(plain, session.sources)
-            else:
-                self._answer(session, session.datagram, kind, plain)
+            self._take(session, session.datagram, kind, plain)
 
     def _install(self, message: dict[str, Any], fds: list[int]) -> None:
         """Be ready for a new epoch. The peer is told only when we have said so: nothing comes too early for us."""
@@ -268,18 +266,17 @@ class Worker:
         try:
             if events & ~select.EPOLLOUT:
                 for kind, plain in channel.receive():
-                    if kind == _DATA:
-                        self._inbound.deliver(plain, session.sources)
-                    else:
-                        self._answer(session, channel, kind, plain)
+                    self._take(session, channel, kind, plain)
         except (Closed, frame.RemoteProtocolError) as error:
             self._lose(session, channel, str(error))
             return
         if channel.urgent or events & select.EPOLLOUT:
             self._flush(session, channel)
 
-    def _answer(self, session: Session, channel: Channel, kind: int, plain: memoryview) -> None:
-        if kind == frame.Kind.PROBE:
+    def _take(self, session: Session, channel: Channel, kind: int, plain: memoryview) -> None:
+        if kind == _DATA:
+            self._inbound.deliver(plain, session.sources)
+        elif kind == frame.Kind.PROBE:
             channel.say(frame.Kind.ECHO, bytes(plain))
         elif kind == frame.Kind.ECHO:
             channel.echoed(bytes(plain), time.monotonic())
