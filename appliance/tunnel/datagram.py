@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from . import frame, keys, segment, unit, virtio
+from . import arrivals, frame, keys, segment, unit, virtio
 from .buffers import Batch, Pool
 from .fairqueue import FairQueue
 from .liveness import Liveness
@@ -51,12 +51,6 @@ _CALM: Final = 0.0002
 
 _DATA: Final = int(frame.Kind.DATA)
 _READS: Final = 8
-_MOST_RECEIVED: Final = 128
-"""Datagrams in one read; the kernel joins no more than 64 KiB of them."""
-
-_ALONE: Final = 32
-"""Reads of one datagram each after which no memory is laid out for more: what nobody joins should not cost that."""
-
 _WITHHELD: Final = 50
 """Of so many units one is told to be lost while parts are being forged."""
 
@@ -98,12 +92,8 @@ class Datagram:
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
         self._part = 0
-        self._spill = memoryview(bytearray(1 << 16))
-        self._scattered: list[memoryview] = []
-        self._short: list[memoryview] = []
-        self._alone = 0
         self._read_at = 0.0
-        self._expect(mtu - 28 - unit.OVERHEAD)
+        self._arrivals = arrivals.Arrivals(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = unit.Sizing(), Loss()
         self._pacing = Pacing()
         self.resume_at = 0.0
@@ -301,53 +291,17 @@ class Datagram:
             if self._sock is None:
                 return
             try:
-                layout = self._scattered if self._alone < _ALONE else self._short
-                length, ancillary, _, _ = self._sock.recvmsg_into(layout, 64)
+                came = self._arrivals.read(self._sock)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an ICMP error that came back: silence is judged elsewhere
-            size = length
-            for level, kind, data in ancillary:
-                if (level, kind) == (_SOL_UDP, _UDP_GRO):
-                    size = struct.unpack_from("=i", data)[0]
-            self._alone = self._alone + 1 if length == size else 0
-            yield from self._sort(length, size, layout)
-
-    def _sort(self, length: int, size: int, layout: list[memoryview]) -> Iterator[tuple[int, memoryview]]:
-        """Take `length` bytes of datagrams of `size` bytes each, the last one perhaps shorter."""
-        step = unit.OVERHEAD + self._expected
-        small = size < length <= step  # several, joined, that lie where one was laid out for
-        if small or (length > step and (size != step or layout is self._short)):
-            straight = memoryview(b"".join(layout[:_PIECES] if small else layout)[:length])
-            # Larger ones tell of what size the peer's datagrams are: lay memory out for these next time.
-            if not small and size > unit.OVERHEAD and size != step:
-                self._expect(size - unit.OVERHEAD)
-            for start in range(0, length, size):
-                yield from self.take(straight[start : start + size])
-            return
-        count = -(-length // step)
-        if length - (count - 1) * step < unit.OVERHEAD:  # the last one is too short even for a header
-            self._counters["drop_malformed"] += 1
-            count -= 1
-            length = count * step
-            if count == 0:
-                return
-        parts = self._parts[: length - count * unit.OVERHEAD]
-        heads = bytes(self._heads[: count * unit.OVERHEAD])
-        place = unit.read(heads, min(self._expected, len(parts)))
-        if place is not None and (count == 1 or unit.run(heads, place, len(parts))):
-            yield from self._add(place, count, parts)
-            return
-        for number in range(count):
-            part = parts[number * self._expected : (number + 1) * self._expected]
-            place = unit.read(heads[number * unit.OVERHEAD :], len(part))
-            yield from self._add(place, 1, part)
+            for arrival in came:
+                yield from self._add(*arrival)
 
     def take(self, datagram: memoryview) -> Iterator[tuple[int, memoryview]]:
         """Take one datagram; yield the unit that it completes, if it does and is authentic."""
-        part = datagram[unit.OVERHEAD :]
-        yield from self._add(unit.read(datagram, len(part)), 1, part)
+        yield from self._add(*arrivals.alone(datagram))
 
     def _add(self, place: unit.Place | None, count: int, parts: memoryview) -> Iterator[tuple[int, memoryview]]:
         if place is None or place.session_id != self._session_id:
@@ -370,18 +324,6 @@ class Datagram:
         if len(parts) < place.length:
             self._reassembly.done(place)
         yield place.kind, self._plain[:length]
-
-    def _expect(self, part: int) -> None:
-        """Lay memory out so that the kernel puts the parts of a unit, cut into `part` bytes, one behind the other."""
-        most = min(_MOST_RECEIVED, -(-(1 << 16) // (part + unit.OVERHEAD)))
-        self._expected, self._alone = part, 0
-        self._heads = memoryview(bytearray(most * unit.OVERHEAD))
-        self._parts = memoryview(bytearray(most * part))
-        self._scattered = []
-        for number in range(most):
-            self._scattered.append(self._heads[number * unit.OVERHEAD : (number + 1) * unit.OVERHEAD])
-            self._scattered.append(self._parts[number * part : (number + 1) * part])
-        self._short = [*self._scattered[:2], self._spill]
 
     def close(self) -> None:
         """End it."""
