@@ -8,14 +8,11 @@ That works for datagrams of the size that was expected; what comes otherwise is 
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterator
 from typing import Final
 
-from . import unit
+from . import udp, unit
 
-_SOL_UDP: Final = 17
-_UDP_GRO: Final = 104
 _MOST_RECEIVED: Final = 128
 """Datagrams in one read; the kernel joins no more than 64 KiB of them."""
 
@@ -44,10 +41,7 @@ class Arrivals:
         """Read once and return what came, borrowed until the next read; raise `OSError` as the socket does."""
         layout = self._scattered if self._alone < _ALONE else self._short
         length, ancillary, _, _ = sock.recvmsg_into(layout, 64)
-        size = length
-        for level, kind, data in ancillary:
-            if (level, kind) == (_SOL_UDP, _UDP_GRO):
-                size = struct.unpack_from("=i", data)[0]
+        size = udp.joined(length, ancillary)
         self._alone = self._alone + 1 if length == size else 0
         return self._sort(length, size, layout)
 

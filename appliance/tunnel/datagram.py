@@ -10,7 +10,6 @@ today may pass tomorrow.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
 import socket
@@ -20,27 +19,16 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from . import arrivals, frame, keys, segment, unit, virtio
+from . import arrivals, frame, keys, segment, udp, unit, virtio
 from .buffers import Batch, Pool
 from .fairqueue import FairQueue
 from .liveness import Liveness
 from .loss import Loss
 from .pacing import Pacing
 
-_SOL_UDP: Final = 17
-_UDP_SEGMENT: Final = 103
-_UDP_GRO: Final = 104
-_IP_MTU_DISCOVER: Final = 10
-_IP_PMTUDISC_DO: Final = 2
-_IP_MTU: Final = 14
-_IPV6_MTU_DISCOVER: Final = 23
-_IPV6_MTU: Final = 24
 _MOST_SEGMENTS: Final = 44
 """In one send: 44 full datagrams fill the 64 KiB that an IP packet may have."""
 
-_SOCKET_BUFFER: Final = 8 << 20
-_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
-_RCVBUFFORCE: Final = 33
 _USABLE: Final = 1.0
 """Seconds of silence after which packets take another way; four probes have then gone unanswered."""
 
@@ -106,23 +94,10 @@ class Datagram:
         """Use this connected socket from now on."""
         if self._sock is not None:
             self._sock.close()
-        sock.settimeout(0)
-        for forced, option in ((_SNDBUFFORCE, socket.SO_SNDBUF), (_RCVBUFFORCE, socket.SO_RCVBUF)):
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER)
-            except OSError:  # without the right to, as much as the machine allows
-                sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-        # A socket for both versions speaks IPv4 with a peer whose address is mapped, and then takes IPv4's options.
-        self._v6 = sock.family == socket.AF_INET6 and not sock.getpeername()[0].startswith("::ffff:")
-        if self._v6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+        udp.prepare(sock)
         self._sock, self.fd, self.waiting = sock, sock.fileno(), False
         self._attached_at = time.monotonic()
-        self._set_mtu(self._mtu)
+        self._set_mtu(sock, self._mtu)
 
     def install(self, session: keys.Session) -> None:
         """Be ready to open what is sealed in this epoch."""
@@ -198,12 +173,7 @@ class Datagram:
         """
         if self._sock is None or now - self._attached_at < _RENEW_AFTER or self.usable:
             return None
-        try:
-            sock = socket.socket(self._sock.family, socket.SOCK_DGRAM)
-            sock.connect(self._sock.getpeername())
-        except OSError:
-            return None
-        return sock
+        return udp.again(self._sock)
 
     # --- out -------------------------------------------------------------------------------------------------------
 
@@ -264,16 +234,15 @@ class Datagram:
     def _failed(self, sock: socket.socket, error: OSError) -> None:
         self._counters["drop_send"] += 1
         if error.errno == errno.EMSGSIZE:  # the path takes less, and the kernel knows how much
-            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if self._v6 else (socket.IPPROTO_IP, _IP_MTU)
-            self._set_mtu(min(self._mtu, sock.getsockopt(level, option)))
+            self._set_mtu(sock, min(self._mtu, udp.path_mtu(sock)))
         elif error.errno in {errno.EIO, errno.EINVAL}:  # this kernel or device does not cut for us
             self._gso = False
 
-    def _set_mtu(self, mtu: int) -> None:
+    def _set_mtu(self, sock: socket.socket, mtu: int) -> None:
         self._mtu = mtu
-        self._part = mtu - (48 if self._v6 else 28) - unit.OVERHEAD
+        self._part = mtu - udp.headers(sock) - unit.OVERHEAD
         self._first = unit.PLACE.pack(self._part, 0)
-        self._ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", self._part + unit.OVERHEAD))]
+        self._ancillary = udp.cut_into(self._part + unit.OVERHEAD)
         self._sizing.smallest = self._part - frame.TAG
 
     def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
