@@ -1,12 +1,7 @@
 """The data plane: one process per link, one thread, one epoll loop. It knows sockets, keys and the TUN, no more.
 
 Its parent (gtun or gtund) does TLS, names, leases and addresses, and hands down through a socket pair what is needed to
-move packets: the TUN's descriptor, a session's secret, connected sockets. The same program serves both ends.
-
-    parent -> worker   device (with the TUN)   session   connection, datagram (with a socket)   stray (a datagram)
-                       epoch (its secret)   switch   end
-    worker -> parent   alive   ready (an epoch)   lost (a connection)   roamed (an address)   over (why)
-                       counters (each second)
+move packets (`parent`): the TUN's descriptor, a session's secret, connected sockets. The same program serves both ends.
 
 `outbound` and `inbound` are the packet's two ways through here; this file is the loop around them.
 
@@ -18,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import select
 import signal
 import socket
@@ -35,9 +29,9 @@ from .datagram import Datagram
 from .inbound import Inbound
 from .liveness import Liveness
 from .outbound import DeviceBroke, Outbound
+from .parent import Parent, ParentGone
 from .stream import Closed, Stream
 
-_MESSAGE: Final = 16 << 10
 _REPORT_EVERY: Final = 1.0
 SILENCE: Final = "nothing came back through the tunnel for 3 seconds"
 
@@ -49,18 +43,14 @@ _TURN: Final = 8
 """Times that one descriptor is read before the others have their turn."""
 
 
-class ParentGone(Exception):
-    """There is nobody to work for any more."""
-
-
 class Worker:
     """The loop and what hangs in it."""
 
     def __init__(self, parent: socket.socket) -> None:
-        self._parent = parent
+        self._parent = Parent(parent)
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._watch(parent.fileno(), select.EPOLLIN, self._obey)
+        self._watch(self._parent.fd, select.EPOLLIN, self._obey)
         self._pool = buffers.Pool(keep=64)
         self._device = -1
         self._counters: Counter[str] = Counter()
@@ -100,25 +90,15 @@ class Worker:
     # --- the parent's orders ---------------------------------------------------------------------------------------
 
     def _obey(self, _events: int) -> None:
-        try:
-            data, fds, _, _ = socket.recv_fds(self._parent, _MESSAGE, 1)
-        except OSError:  # it died with reports of ours unread
-            data = b""
-        if not data:
-            raise ParentGone
-        message = json.loads(data)
+        message, fds = self._parent.order()
         self._deadline = 0.0  # an order may bring one nearer
         self._orders[message["do"]](message, fds)
 
     def _tell(self, what: str, **message: object) -> None:
         if self._session is not None:
             message["session"] = self._session.keys.session_id.hex()
-        try:
-            self._parent.send(json.dumps({"is": what, **message}).encode())
-        except BlockingIOError:  # a parent that does not listen loses reports, not packets
+        if not self._parent.tell(what, message):
             self._counters["lost_reports"] += 1
-        except OSError:
-            raise ParentGone from None
 
     def _take_device(self, _message: dict[str, Any], fds: list[int]) -> None:
         self._device = fds[0]
