@@ -47,7 +47,7 @@ _MOST_URGENT: Final = 64
 
 _REPORT: Final = struct.Struct("!QQ")
 _PIECES: Final = 2
-"""Of one datagram, as `unit.cut` lays them out."""
+"""Of one datagram, as `unit.Cuts` lays them out."""
 
 
 class Datagram:
@@ -79,7 +79,6 @@ class Datagram:
         self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
-        self._part = 0
         self._read_at = 0.0
         self._arrivals = arrivals.Arrivals(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = unit.Sizing(), Loss()
@@ -87,7 +86,7 @@ class Datagram:
         self.resume_at = 0.0
         self._sent, self._reported_at = 0, time.monotonic()
         self._units: Iterator[memoryview] = iter(())
-        self._unsent: deque[list[bytes | memoryview]] = deque()
+        self._unsent: deque[list[memoryview]] = deque()
         self.waiting = False
 
     def attach(self, sock: socket.socket) -> None:
@@ -211,10 +210,7 @@ class Datagram:
         prefix, length = self._sealer.seal(kind, plain, self._sealed)
         self._sent += length
         self._pacing.sent(length)
-        if length <= self._part:
-            self._unsent.append([prefix + self._first, self._sealed[:length]])
-        else:
-            self._unsent.extend(unit.cut(prefix, self._sealed[:length], self._part, _MOST_SEGMENTS if self._gso else 1))
+        self._unsent.extend(self._cuts.of(prefix, length, _MOST_SEGMENTS if self._gso else 1))
 
     def _push(self) -> bool:
         """Send the sealed unit; return False if the socket takes no more now. An error costs the unit."""
@@ -240,10 +236,10 @@ class Datagram:
 
     def _set_mtu(self, sock: socket.socket, mtu: int) -> None:
         self._mtu = mtu
-        self._part = mtu - udp.headers(sock) - unit.OVERHEAD
-        self._first = unit.PLACE.pack(self._part, 0)
-        self._ancillary = udp.cut_into(self._part + unit.OVERHEAD)
-        self._sizing.smallest = self._part - frame.TAG
+        part = mtu - udp.headers(sock) - unit.OVERHEAD
+        self._cuts = unit.Cuts(self._sealed, part)
+        self._ancillary = udp.cut_into(part + unit.OVERHEAD)
+        self._sizing.smallest = part - frame.TAG
 
     def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
         """Have the loop woken, or not, when the socket takes datagrams again."""
