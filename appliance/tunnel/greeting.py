@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 from . import frame, gate
@@ -19,13 +20,8 @@ def plausible(sock: socket.socket) -> bool:
 
 
 async def first_byte(sock: socket.socket) -> bytes:
-    """Wait for the first byte and leave it where it is; a socket on which none comes is closed."""
-    try:
-        async with asyncio.timeout(gate.PATIENCE):
-            return await _ahead(sock, 1)
-    except BaseException:
-        sock.close()
-        raise
+    """Wait for the first byte and leave it where it is."""
+    return await _ahead(sock, 1)
 
 
 async def awaited(sock: socket.socket) -> None:
@@ -37,6 +33,9 @@ async def awaited(sock: socket.socket) -> None:
 
 async def _ahead(sock: socket.socket, length: int) -> bytes:
     """Wait for so many bytes, or the end, and leave them there; fewer wake nobody (SO_RCVLOWAT in socket(7))."""
+    with contextlib.suppress(BlockingIOError):
+        if len(there := sock.recv(length, socket.MSG_PEEK)) == length:  # mostly they came all at once
+            return there
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)

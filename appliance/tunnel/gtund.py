@@ -28,7 +28,8 @@ from appliance.notify import notify
 from . import clients, config, identity, nat, report, token, tun
 from .legacy import server as legacy
 from .legacy.config import read_server
-from .server import Server, device_of
+from .planes import device_of
+from .server import Server
 from .strays import Strays
 
 log = logging.getLogger("gtund")
