@@ -25,8 +25,12 @@ from .tls import Line
 
 log = logging.getLogger("gtund")
 
-_ACCEPTS: Final = 32
+_ACCEPTS: Final = 64
+_BREATH: Final = 0.005
+"""Seconds until those who have come meanwhile are seen to, together: to be woken for each costs more than each does."""
+
 _PAUSE: Final = 0.2
+"""Seconds until the next attempt where none can be accepted."""
 
 
 class Inside(Protocol):
@@ -61,31 +65,42 @@ class Door:
         # Who connects and says nothing is the kernel's to keep, as long as it keeps it (tcp(7)).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(PATIENCE))
         loop = asyncio.get_running_loop()
-        loop.add_reader(listener, self._accept, listener, group)
+        pause: asyncio.TimerHandle | None = None
+
+        def arrived() -> None:
+            nonlocal pause
+            loop.remove_reader(listener)
+            seconds = self._accept(listener, group)
+            pause = loop.call_later(seconds, loop.add_reader, listener, arrived)
+
+        loop.add_reader(listener, arrived)
         try:
             yield
         finally:
+            if pause is not None:
+                pause.cancel()
             loop.remove_reader(listener)
 
-    def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
-        """Take a few of those that wait. What is plainly no client of ours costs no more than this."""
+    def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> float:
+        """Take those that wait, but not too many; return the seconds until the next may come.
+
+        What is plainly no client of ours costs no more than this.
+        """
         for _ in range(_ACCEPTS):
             try:
                 sock, address = listener.accept()
             except BlockingIOError:  # nobody waits
-                return
+                break
             except OSError as error:  # out of descriptors, say: who is in goes on
                 log.error("cannot accept a connection: %s", error.strerror)
-                loop = asyncio.get_running_loop()
-                loop.remove_reader(listener)
-                loop.call_later(_PAUSE, loop.add_reader, listener, self._accept, listener, group)
-                return
+                return _PAUSE
             sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             source = address[0].removeprefix("::ffff:")
             if not greeting.plausible(sock) or (place := self._gate.enter(source)) is None:
                 sock.close()
                 continue
             place.cut = group.create_task(self._receive(sock, source, place)).cancel
+        return _BREATH
 
     async def _receive(self, sock: socket.socket, source: str, place: Place) -> None:
         """See one connection through; whatever it does, only itself ends."""
