@@ -64,22 +64,22 @@ class Door:
         """Accept for as long as the block runs; `listener` is bound, listening and non-blocking."""
         # Who connects and says nothing is the kernel's to keep, as long as it keeps it (tcp(7)).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(PATIENCE))
-        loop = asyncio.get_running_loop()
+        loop, fd = asyncio.get_running_loop(), listener.fileno()
         pause: asyncio.TimerHandle | None = None
 
         def arrived() -> None:
             nonlocal pause
-            loop.remove_reader(listener)
+            loop.remove_reader(fd)
             seconds = self._accept(listener, group)
-            pause = loop.call_later(seconds, loop.add_reader, listener, arrived)
+            pause = loop.call_later(seconds, loop.add_reader, fd, arrived)
 
-        loop.add_reader(listener, arrived)
+        loop.add_reader(fd, arrived)
         try:
             yield
         finally:
             if pause is not None:
                 pause.cancel()
-            loop.remove_reader(listener)
+            loop.remove_reader(fd)
 
     def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> float:
         """Take those that wait, but not too many; return the seconds until the next may come.

@@ -36,14 +36,14 @@ async def _ahead(sock: socket.socket, length: int) -> bytes:
     with contextlib.suppress(BlockingIOError):
         if len(there := sock.recv(length, socket.MSG_PEEK)) == length:  # mostly they came all at once
             return there
-    loop = asyncio.get_running_loop()
+    loop, fd = asyncio.get_running_loop(), sock.fileno()  # by its number: a selector spells out a socket that is new
     readable: asyncio.Future[None] = loop.create_future()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
-    loop.add_reader(sock, settle, readable)
+    loop.add_reader(fd, settle, readable)
     try:
         await readable
     finally:
-        loop.remove_reader(sock)
+        loop.remove_reader(fd)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     return sock.recv(length, socket.MSG_PEEK)
 
