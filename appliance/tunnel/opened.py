@@ -18,6 +18,7 @@ from .race import first
 from .rotation import Limits, Rotation
 from .session import Conversation, Event, Goodbye, Rekeyed
 from .standing import LinkDown
+from .tls import Line
 
 _PATIENCE: Final = 10.0
 """Seconds for a data connection to come about."""
@@ -35,7 +36,7 @@ class Opened:
         plane: DataPlane,
         conversation: Conversation,
         said: AsyncGenerator[Event, None],
-        control: asyncio.StreamWriter,
+        control: Line,
         session: keys.Session,
     ) -> None:
         self._plane, self._said, self._control, self._connections = plane, said, control, link.connections
@@ -97,17 +98,17 @@ class Opened:
         return LinkDown("gone", "the session is out of connection numbers")
 
 
-async def said(conversation: Conversation, reader: asyncio.StreamReader) -> AsyncGenerator[Event, None]:
+async def said(conversation: Conversation, line: Line) -> AsyncGenerator[Event, None]:
     """Yield what the server says; raise `LinkDown` when it hangs up."""
-    while data := await reader.read(_READ):
+    while data := await line.read(_READ):
         for event in conversation.receive(data):
             yield event
     raise LinkDown("gone", "the server closed the control connection")
 
 
-async def open_data(control: asyncio.StreamWriter, session: keys.Session, number: int) -> socket.socket:
+async def open_data(control: Line, session: keys.Session, number: int) -> socket.socket:
     """Connect once more to where the control channel ended up, and show that it is us."""
-    peer = control.get_extra_info("peername")
+    peer = control.peer
     sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
@@ -122,9 +123,9 @@ async def open_data(control: asyncio.StreamWriter, session: keys.Session, number
     return sock
 
 
-def open_datagram(control: asyncio.StreamWriter) -> socket.socket:
+def open_datagram(control: Line) -> socket.socket:
     """Return a UDP socket connected to where the control channel ended up."""
-    peer = control.get_extra_info("peername")
+    peer = control.peer
     sock = socket.socket(socket.AF_INET6 if ":" in peer[0] else socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect(peer)
     return sock
