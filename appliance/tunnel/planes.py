@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Final
 
 from . import tun
-from .clients import Client, Registry, UnknownClient
+from .clients import Client, DamagedClient, Registry, UnknownClient
 from .config import Network, TunnelConfig
 from .dataplane import DataPlane
 
@@ -30,9 +31,10 @@ class Planes:
         self._owners: dict[str, Client] = {}
 
     async def of(self, client: Client) -> DataPlane:
-        """Return the client's data plane, started at its first session and kept from then on.
+        """Return the client's data plane, started at its first session and kept from then on, once it works.
 
-        Raise `tun.DeviceRefused` or `tun.DeviceBusy`.
+        What it is handed from then on has to be answered in time. Raise `tun.DeviceRefused`, `tun.DeviceBusy`, or
+        `TimeoutError`.
         """
         plane = self._planes.get(client.name)
         if plane is None or plane.died:
@@ -41,12 +43,14 @@ class Planes:
             self._planes[client.name] = plane
         self._owners[client.name] = client
         tun.configure(plane.device, self._addressing(client))
+        async with asyncio.timeout(_SILENT):
+            await plane.awake()
         return plane
 
     def clear_up(self) -> None:
         """Remove devices of clients that were removed while no gtund ran; let in what is behind those that are left."""
         for device in tun.with_alias(_ALIAS):
-            if device not in {device_of(client.name) for client in self._registry.all()}:
+            if device not in {device_of(name) for name in self._registry.names()}:
                 tun.destroy(device)
         tun.keep_behind(self._behind())
 
@@ -99,3 +103,5 @@ class Planes:
             return self._registry.get(name)
         except UnknownClient:
             return None
+        except DamagedClient:
+            return self._owners[name]

@@ -86,8 +86,7 @@ class Server:
             log.warning("refused a client from %s: no such client, or another key", source)
             conversation.refuse(
                 Refusal.DENIED,
-                "no client of that name has this key, and the join token is spent or expired:"
-                " make a new one with `gtund client add` and join the link anew",
+                "no client of that name has this key, and the join token is spent or expired",
             )
         return client
 
