@@ -21,7 +21,7 @@ from .allow import Sources
 from .buffers import Pool
 from .copies import Losses, Ticket, Tickets
 from .datagram import Datagram
-from .liveness import DEAD_AFTER, Liveness
+from .liveness import Liveness
 from .session import Mode
 from .stream import LONG, Stream
 
@@ -29,6 +29,9 @@ Channel = Stream | Datagram
 
 _DATAGRAM_PROBE: float = 0.25
 """Seconds: the datagram channel's probes also carry what shrinks units under loss."""
+
+_CONNECTS_WITHIN: float = 10.0
+"""Seconds until the first connection: a client sets up its device, which may have to start, before it opens one."""
 
 _FORGET_AFTER: float = 10.0
 """Seconds for which a past epoch's keys are kept: far more than a datagram is under way."""
@@ -54,7 +57,7 @@ class Session:
         self._mode = Mode(message["mode"])
         self._slots: list[Stream | None] = [None] * message["connections"]
         self._numbers: dict[Stream, int] = {}
-        self._connect_by = now + DEAD_AFTER
+        self._connect_by = now + _CONNECTS_WITHIN
         self._tickets, self._losses = Tickets(), Losses()
         self._copies, self._look_at = False, 0.0
 

@@ -304,19 +304,26 @@ class Datagram:
     def _sort(self, length: int, size: int, layout: list[memoryview]) -> Iterator[tuple[int, memoryview]]:
         """Take `length` bytes of datagrams of `size` bytes each, the last one perhaps shorter."""
         step = unit.OVERHEAD + self._expected
-        if length > step and (size != step or layout is self._short):
-            # The peer's datagrams are not of the size that was laid out for: put them straight, and expect these next.
-            straight = memoryview(b"".join(layout)[:length])
-            if size > unit.OVERHEAD and size != step:
+        small = size < length <= step  # several, joined, that lie where one was laid out for
+        if small or (length > step and (size != step or layout is self._short)):
+            straight = memoryview(b"".join(layout[:_PIECES] if small else layout)[:length])
+            # Larger ones tell of what size the peer's datagrams are: lay memory out for these next time.
+            if not small and size > unit.OVERHEAD and size != step:
                 self._expect(size - unit.OVERHEAD)
             for start in range(0, length, size):
                 yield from self.take(straight[start : start + size])
             return
         count = -(-length // step)
+        if length - (count - 1) * step < unit.OVERHEAD:  # the last one is too short even for a header
+            self._counters["drop_malformed"] += 1
+            count -= 1
+            length = count * step
+            if count == 0:
+                return
         parts = self._parts[: length - count * unit.OVERHEAD]
         heads = bytes(self._heads[: count * unit.OVERHEAD])
         place = unit.read(heads, min(self._expected, len(parts)))
-        if place is not None and (count == 1 or unit.run(heads, place)):
+        if place is not None and (count == 1 or unit.run(heads, place, len(parts))):
             yield from self._add(place, count, parts)
             return
         for number in range(count):

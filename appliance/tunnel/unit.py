@@ -73,9 +73,14 @@ def _places(size: int) -> list[bytes]:
     return [PLACE.pack(size, number) for number in range(-(-LARGEST // size))]
 
 
-def run(heads: bytes, place: Place) -> bool:
-    """Return whether these headers, one behind the other, are of one unit's datagrams in order, from `place` on."""
+def run(heads: bytes, place: Place, parts: int) -> bool:
+    """Return whether these headers, one behind the other, are of one unit's datagrams in order, from `place` on.
+
+    `parts`: how many bytes followed them in all, which has to be what that many datagrams of the unit carry.
+    """
     count = len(heads) // OVERHEAD
+    if parts != min(count * place.size, place.length - place.number * place.size):
+        return False
     prefix = heads[: PREFIX.size]
     expected = _places(place.size)[place.number : place.number + count]
     return heads == b"".join([prefix + which for which in expected])

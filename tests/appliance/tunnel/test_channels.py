@@ -96,8 +96,8 @@ def test_a_lost_connection_is_lost_once():
 def test_without_any_channel_there_is_no_choice_and_in_the_end_no_session():
     chosen = session("hybrid")
     assert chosen.choose(0, True) is None
-    assert not chosen.dead(2.9)
-    assert chosen.dead(3.0)
+    assert not chosen.dead(9.9)
+    assert chosen.dead(10.0)
     streams(chosen)
     assert not chosen.dead(1000.0)
 

@@ -146,10 +146,13 @@ def test_a_run_of_one_units_datagrams_is_told_from_any_other():
     def heads(*of: bytes) -> bytes:
         return b"".join(datagram[: unit.OVERHEAD] for datagram in of)
 
-    assert unit.run(heads(*one[1:]), place)
-    assert not unit.run(heads(one[1], one[3]), place)
-    assert not unit.run(heads(one[1], other[2]), place)
-    assert not unit.run(heads(*one[1:], other[0]), place)
+    carried = len(one) * 1400 - 1400 - (len(one) * 1400 - (5000 + frame.TAG))
+    assert unit.run(heads(*one[1:]), place, carried)
+    assert not unit.run(heads(*one[1:]), place, carried + 1)  # the last one is longer than its place
+    assert not unit.run(heads(*one[1:]), place, carried - 1)
+    assert not unit.run(heads(one[1], one[3]), place, 2 * 1400)
+    assert not unit.run(heads(one[1], other[2]), place, 2 * 1400)
+    assert not unit.run(heads(*one[1:], other[0]), place, carried + 1400)
 
 
 @given(st.lists(st.integers(0, 9000), max_size=200))
