@@ -102,6 +102,7 @@ class Node:
                     await asyncio.sleep(0.25)
 
         self.loop.run_until_complete(wait())
+        assert not self.over()
 
     def over(self) -> list[asyncio.Task[None]]:
         """Return the loops that have ended, which none may."""

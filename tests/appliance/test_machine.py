@@ -8,7 +8,7 @@ these hold (I1 to I8 are the invariants of one node):
     I1  we never remove the route of a CIDR that the cloud sends here by an entry of ours, nor one that nexthopd counts
         as carried, nor the entry of a CIDR that is wanted
     I2  what is not ours is never changed: foreign entries stay as somebody made them
-    I4  with the database broken nothing that is wanted or that the cloud sends here is removed
+    I4  so it is while the database is broken, the cloud away, or either daemon dead
     I5  no route to a tunnel is added before the rules and what answers "unreachable" are there
     I6  once nobody interferes any more, kernel and cloud are as the operator wants them
     I7  nothing is there twice, and what was given back leaves nothing behind; a further pass writes nothing
@@ -37,7 +37,7 @@ from cloud.provider import Unavailable
 from tests.appliance.fakes import tun
 from tests.appliance.node import Node
 
-NETWORKS = tuple(ip_network(f"10.{number}.0.0/16") for number in (1, 2, 3))
+NETWORKS = tuple(map(ip_network, ("10.1.0.0/16", "10.2.0.0/16", "fd00:1::/64")))
 WANTED: Final = 10_000 if os.environ.get("NEXTHOP_SOAK") else 300  # steps
 EACH: Final = 50  # steps, in one life of the machine
 networks = st.sampled_from(NETWORKS)
