@@ -161,6 +161,7 @@ def router(parts: Parts) -> APIRouter:
 
 async def _join(parts: Parts, new: NewLink, who: str) -> LinkResource:
     try:
+        await _outside(parts, new.token)
         link = parts.links.join(new.name, new.token)
     except BadLinkName:
         raise _refused(422, "bad-link-name", "this will not do as a link's name", _NAMES) from None
@@ -178,6 +179,7 @@ async def _join(parts: Parts, new: NewLink, who: str) -> LinkResource:
 
 async def _rotate(parts: Parts, name: str, token: str) -> LinkResource:
     try:
+        await _outside(parts, token)
         link = await parts.links.rotate(name, token)
     except (UnknownLink, BadLinkName):
         text = "there is no link of that name"
@@ -188,6 +190,17 @@ async def _rotate(parts: Parts, name: str, token: str) -> LinkResource:
         raise _refused(409, "link-refused", str(error), "ask for a new one: `gtund client rotate NAME`") from None
     found = await parts.links.status(link.name)
     return resource(replace(found, server=found.server or link.server))
+
+
+async def _outside(parts: Parts, token: str) -> None:
+    """Refuse a server that a carried CIDR contains: the tunnel's own packets would go into a tunnel."""
+    addresses = await parts.links.aims_at(token)
+    with contextlib.suppress(StoreUnavailable):
+        for intent in parts.store.all():
+            if inside := [address for address in addresses if address in intent.network]:
+                text = f"{intent.network} contains the server {inside[0]}: the tunnel's packets would go into a tunnel"
+                step = f"remove {intent.network} first, or use an address of the server that lies outside of it"
+                raise _refused(409, "tunnel-server", text, step)
 
 
 _NAMES = "write a to z, 0 to 9 and -, at most 11 characters, a letter first"

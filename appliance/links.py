@@ -99,6 +99,10 @@ class Links:
             return []
         return [name for name in names if join_token.NAME.fullmatch(name)]
 
+    async def aims_at(self, token_text: str) -> frozenset[Address]:
+        """Return the addresses of the server that a token is for, none where DNS has none. Raises `BadToken`."""
+        return await self._resolver.resolve(_host(join_token.decode(token_text).server))
+
     def join(self, name: str, token_text: str) -> Link:
         """Make a link from a join token; its private key is made here.
 

@@ -16,7 +16,7 @@ def datagrams(sealer: unit.Sealer, plain: bytes, size: int = 1400, most: int = 4
     sealed = memoryview(bytearray(unit.LARGEST))
     prefix, length = sealer.seal(frame.Kind.DATA, plain, sealed)
     out = []
-    for pieces in unit.cut(prefix, sealed[:length], size, most):
+    for pieces in unit.Cuts(sealed, size).of(prefix, length, most):
         out += [bytes(head) + bytes(part) for head, part in zip(pieces[::2], pieces[1::2], strict=True)]
     return out
 
@@ -54,7 +54,7 @@ def test_units_come_out_whole_whatever_the_order_of_their_datagrams(plains, size
 @given(st.integers(1, 60_000), st.integers(300, 9000), st.integers(1, 64))
 def test_a_unit_is_spread_evenly_over_its_sends(length, size, most):
     sealed = memoryview(bytes(length))
-    sends = list(unit.cut(bytes(unit.PREFIX.size), sealed, size, most))
+    sends = unit.Cuts(sealed, size).of(bytes(unit.PREFIX.size), length, most)
     counts = [len(pieces) // 2 for pieces in sends]
     assert sum(counts) == -(-length // size)
     assert max(counts) <= most
