@@ -91,9 +91,13 @@ def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vp
         return Layer(LayerState.PENDING, f"the device {name} is not there yet: its gtun makes it", "no-device")
     if not device.up:
         return Layer(LayerState.PENDING, f"the device {name} is down: its gtun brings it up", "device-down")
-    if intent.network.version == 4 and not any(address.version == 4 for address in device.addresses):
+    versions = {address.version for address in device.addresses if not address.is_link_local}
+    if 4 not in versions:  # every tunnel has one
         # Masquerading would take another device's address, and the connection would keep it for good.
         return Layer(LayerState.PENDING, f"the device {name} has no address: its gtun gets one", "no-address")
+    if intent.network.version not in versions:
+        text = f"the far end of {intent.via} serves no IPv6: {name} has no IPv6 address"
+        return Layer(LayerState.ERROR, text, "no-ipv6")
     return None
 
 

@@ -64,6 +64,7 @@ _CIDR: Final[Mapping[str, str]] = {
     "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
     "changed-by-hand": "`nexthop cidr adopt` the entry to have it back, or remove the CIDR here",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
+    "no-ipv6": "have gtund serve an IPv6 CIDR there ([tunnel] serve in gtund.toml), or remove this one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
     "cloud-rejected": "remove the CIDR, or mend what the cloud complains about",
     "cloud-denied": "give the instance's role the permissions that `nexthop ram-policy` prints",

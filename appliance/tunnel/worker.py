@@ -53,6 +53,7 @@ class Worker:
 
     def __init__(self, parent: socket.socket) -> None:
         self._parent = parent
+        parent.setblocking(False)  # noqa: FBT003 - the standard library's own signature
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._watch(parent.fileno(), select.EPOLLIN, self._obey)

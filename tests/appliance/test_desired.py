@@ -8,6 +8,7 @@ from appliance.kernel.rules import Rules
 from appliance.kernel.state import KernelState, Route
 from appliance.model import Intent
 from appliance.reconcile import Installed
+from appliance.status import LayerState
 from tests.appliance.fakes import ETH0, POD, SERVICE, tun
 
 DEVICES = {"hk": "tun-hk"}
@@ -42,6 +43,20 @@ def test_a_cidr_that_cannot_be_carried_yet_is_answered_unreachable_and_says_why(
     for code, want in cases:
         assert [layer.code for layer in want.blocked.values()] == [code]
         assert [route.device for route in want.routes] == [None]
+
+
+def test_an_ipv6_cidr_is_not_carried_by_a_link_that_has_no_ipv6_address() -> None:
+    """A link-local one does not count: masquerading would take it, and nobody could answer."""
+    local = replace(tun(), addresses=(*tun().addresses, ip_interface("fe80::1/64")))
+    served = replace(local, addresses=(*local.addresses, ip_interface("fd64::50/64")))
+    for device, codes in ((tun(), ["no-ipv6"]), (local, ["no-ipv6"]), (served, []), (tun(address=None), ["no-address"])):
+        state = replace(STATE, devices={"tun-hk": device})
+        want = desired([Intent(SIX, "hk")], DEVICES, {}, state, "eth0")
+        assert [layer.code for layer in want.blocked.values()] == codes
+        assert (SIX in want.through) is (not codes)
+    blocked = desired([Intent(SIX, "hk")], DEVICES, {}, STATE, "eth0").blocked[SIX]
+    assert blocked.state is LayerState.ERROR
+    assert "serves no IPv6" in blocked.detail
 
 
 def test_a_firewall_that_knows_no_ipv6_is_given_none() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -405,6 +406,35 @@ def test_without_a_database_it_goes_on_with_what_it_knew(tmp_path: Path, monkeyp
             await until(lambda: TUNNEL in bench.routes.table)
             await until(lambda: bench.forward.problem() == "disk full")
             assert POD in bench.forward.carrying
+
+    asyncio.run(scenario())
+
+
+def test_while_the_state_directory_is_away_nothing_is_deleted_and_drift_is_repaired(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    async def scenario() -> None:
+        async with running(state) as bench:
+            bench.store.put(Intent(POD, "hk"))
+            await until(lambda: POD in bench.forward.carrying)
+            await bench.settled()
+            bench.routes.did.clear()
+            state.rename(tmp_path / "away")
+            bench.store.close()
+            for place in ("nothing", "an empty directory, where it was mounted"):
+                if place != "nothing":
+                    state.mkdir()
+                bench.routes.table.discard(TUNNEL)
+                bench.routes.change()
+                await until(lambda: TUNNEL in bench.routes.table and bench.forward.problem())
+                assert "tun-hk" in bench.routes.devices
+                assert POD in bench.forward.carrying
+            assert {what for what, _ in bench.routes.did} == {"add"}
+            shutil.rmtree(state)
+            (tmp_path / "away").rename(state)
+            await until(lambda: bench.forward.problem() is None)
+            bench.links.rm("hk")
+            await until(lambda: "tun-hk" not in bench.routes.devices)
 
     asyncio.run(scenario())
 

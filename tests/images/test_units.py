@@ -109,6 +109,14 @@ echo 'nexthop-gtun@old.service loaded failed failed Nexthop: link old'
         "--no-block start nexthop-gtun@new.service",
     ]
     said.unlink()
-    shutil.rmtree(links)  # no link at all, and not even a place for them
+    for name in ("hk.toml", "new.toml"):
+        (links / name).unlink()
     subprocess.run([str(LINKS), str(links)], env=environment, timeout=30, check=True)
-    assert [line for line in said.read_text().splitlines() if " start " in line] == []
+    assert [line for line in said.read_text().splitlines() if " stop " in line] == [
+        "--no-block stop nexthop-gtun@hk.service",
+        "--no-block stop nexthop-gtun@old.service",
+    ]
+    said.unlink()
+    shutil.rmtree(links)  # a state volume that is not mounted says nothing of the links
+    subprocess.run([str(LINKS), str(links)], env=environment, timeout=30, check=True)
+    assert not said.exists()
