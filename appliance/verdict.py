@@ -55,6 +55,7 @@ _LINK: Final[Mapping[str, str]] = {
     "denied": "the server refuses this client's key: make a new token there with `gtund client add`, and join again",
     "protocol": "check that both ends run the same version",
     "no-path": "the session is up, but packets do not come back: look at forwarding and NAT at the far end",
+    "unproven": "let the far end answer pings from the tunnel, or give a CIDR a target: `nexthop cidr set CIDR --probe`",
     "timeout": "check the path to the server; it is tried again",
     "replaced": "another machine uses this client's key: give each its own token",
     "gone": "the server no longer knows this client: make a new token there with `gtund client add`, join again",
@@ -141,6 +142,8 @@ def _links(status: Status, wanted: Sequence[CidrStatus], dead: bool) -> Iterator
     for link in status.links:
         if link.state != "up":
             yield _link(link, Level.BROKEN if dead and link.name in used else Level.DEGRADED)
+        elif link.code:
+            yield _link(link, Level.DEGRADED)
 
 
 def _link(link: LinkStatus, level: Level) -> Finding:

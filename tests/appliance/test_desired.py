@@ -49,7 +49,12 @@ def test_an_ipv6_cidr_is_not_carried_by_a_link_that_has_no_ipv6_address() -> Non
     """A link-local one does not count: masquerading would take it, and nobody could answer."""
     local = replace(tun(), addresses=(*tun().addresses, ip_interface("fe80::1/64")))
     served = replace(local, addresses=(*local.addresses, ip_interface("fd64::50/64")))
-    for device, codes in ((tun(), ["no-ipv6"]), (local, ["no-ipv6"]), (served, []), (tun(address=None), ["no-address"])):
+    for device, codes in (
+        (tun(), ["no-ipv6"]),
+        (local, ["no-ipv6"]),
+        (served, []),
+        (tun(address=None), ["no-address"]),
+    ):
         state = replace(STATE, devices={"tun-hk": device})
         want = desired([Intent(SIX, "hk")], DEVICES, {}, state, "eth0")
         assert [layer.code for layer in want.blocked.values()] == codes
