@@ -55,7 +55,7 @@ _LINK: Final[Mapping[str, str]] = {
     "denied": "the server refuses this client's key: make a new token there with `gtund client add`, and join again",
     "protocol": "check that both ends run the same version",
     "no-path": "the session is up, but packets do not come back: look at forwarding and NAT at the far end",
-    "unproven": "let the far end answer pings from the tunnel, or give a CIDR a target: `nexthop cidr set CIDR --probe`",
+    "unproven": "let the far end answer pings from the tunnel, or `nexthop cidr set CIDR --probe` what answers there",
     "timeout": "check the path to the server; it is tried again",
     "replaced": "another machine uses this client's key: give each its own token",
     "gone": "the server no longer knows this client: make a new token there with `gtund client add`, join again",
