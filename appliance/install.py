@@ -1,7 +1,8 @@
 """One pass over the kernel: make it hold what is wanted, in an order in which nothing leaks and nothing is missing.
 
-Adding: firewall, then what answers "unreachable", then the tunnel's route, then all is read back. Removing: the other
-way round, after the caller was told what is carried from now on. What the last pass left behind is remembered for two
+Adding: firewall, then what answers "unreachable", then the tunnel's route, then all is read back. Only then may the
+machine forward, if it does not yet: the cloud sends packets to one that boots, too, and what nothing of ours holds would
+leave by eth0. Removing: the other way round, after the caller was told what is carried from now on. What the last pass left behind is remembered for two
 ends only: to tell a repair from a first installation, and for what the kernel stops showing as soon as it is gone.
 """
 
@@ -62,19 +63,21 @@ class KernelRoutes(Protocol):
         ...
 
 
-Sysctls = Callable[[str | None, Collection[str], bool], Sequence[Drift]]
-"""(device towards the VPC, link devices, whether an IPv6 CIDR is carried) -> what was not as wanted, and is mended."""
+Sysctls = Callable[[str | None, Collection[str], bool, bool], Sequence[Drift]]
+"""(device towards the VPC, link devices, whether an IPv6 CIDR is carried, whether the machine may forward as yet) ->
+what was not as wanted, and is mended."""
 
 
 def keep_sysctls(
     vpc: str | None,
     devices: Collection[str],
     v6: bool,  # noqa: FBT001
+    forwards: bool,  # noqa: FBT001
     *,
     conntrack: int = 0,
 ) -> Sequence[Drift]:
     """Put this machine's sysctls right. `conntrack`: see `host.wanted`."""
-    return host.keep(host.wanted(vpc, sorted(devices), v6=v6, conntrack=conntrack))
+    return host.keep(host.wanted(vpc, sorted(devices), v6=v6, conntrack=conntrack, forwards=forwards))
 
 
 Commit = Callable[[frozenset[Network], frozenset[Network]], Awaitable[frozenset[Network] | None]]
@@ -140,6 +143,7 @@ class Installer:
         self._vpc: str | None = None
         self._subnets: dict[str, frozenset[Network]] = {}
         self._tended: frozenset[str] = frozenset()
+        self._forwards = False  # whether there was a time when everything was there that packets need
         self._last: Pass | None = None
         self._settled: tuple[object, Pass] | None = None  # what a pass was given that had nothing to do
         self._tunnels = Tunnels()
@@ -163,6 +167,9 @@ class Installer:
         both = rules([*staying, *lingering], devices, self._vpc, self._v6_fault) if lingering else now.want.rules
         firewalled = await self._set_rules(now, both)
         added = await self._add(now, firewalled=firewalled)
+        if firewalled and not self._forwards:
+            self._forwards, self._tended = True, frozenset()  # the first setting is no repair
+            now.trouble += self._mend_host(now)
         removed = await self._remove(now, [i.network for i in going], commit)
         if removed and firewalled:
             await self._set_rules(now, now.want.rules)
@@ -217,7 +224,7 @@ class Installer:
         v6 = any(intent.network.version == 6 for intent in now.intents)
         looked_at = frozenset(devices | {self._vpc or ""})
         stubborn = []
-        for drift in self._sysctls(self._vpc, devices, v6):
+        for drift in self._sysctls(self._vpc, devices, v6, self._forwards):
             if not drift.mended:
                 stubborn.append(f"{drift.kind} is {drift.now} and cannot be set to {drift.wanted}")
             elif looked_at <= self._tended:

@@ -69,7 +69,7 @@ async def running(tmp_path: Path, routes: FakeRoutes | None = None, **made: obje
     store = IntentStore(tmp_path / "nexthop.db")
     links = Links(tmp_path, tmp_path / "run")
     routes = routes or FakeRoutes(tun())
-    firewall, sysctls = FakeFirewall(routes.did), FakeSysctls()
+    firewall, sysctls = FakeFirewall(routes.did), FakeSysctls(routes.did)
     pace = made.pop("pace", FAST)
     assert isinstance(pace, Pace)
     prepare = made.pop("prepare", None)
@@ -109,6 +109,37 @@ def test_adds_firewall_first_then_what_answers_unreachable_then_the_tunnels_rout
             assert bench.routes.table == {TUNNEL, BEHIND, SUBNET, OWN}
             assert bench.forward.layer(POD).state is LayerState.OK
             assert bench.forward.problem() is None
+
+    asyncio.run(scenario())
+
+
+def test_the_machine_forwards_only_once_rules_and_what_answers_unreachable_are_there(tmp_path: Path) -> None:
+    """A machine that boots is sent packets by the cloud before anything of ours is in its kernel."""
+
+    async def scenario() -> None:
+        def prepare(bench: Bench) -> None:
+            bench.store.put(Intent(POD, "hk"))
+            bench.firewall.fault = "the table is locked"
+
+        async with running(tmp_path, prepare=prepare) as bench:
+            await until(lambda: bench.forward.problem() == "the table is locked")
+            assert bench.sysctls.before is None
+            bench.firewall.fault = None
+            await until(lambda: POD in bench.forward.carrying)
+            assert bench.sysctls.before is not None
+            assert {("firewall", "10.244.0.0/16"), ("add", BEHIND), ("add", SUBNET)} <= set(bench.sysctls.before)
+            assert not bench.forward.repairs()
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_does_not_know_what_is_asked_for_does_not_begin_to_forward(tmp_path: Path) -> None:
+    (tmp_path / "nexthop.db").write_bytes(b"this is no database" * 100)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            await until(bench.forward.ready)
+            assert bench.sysctls.before is None
 
     asyncio.run(scenario())
 
@@ -432,6 +463,7 @@ def test_while_the_state_directory_is_away_nothing_is_deleted_and_drift_is_repai
             assert {what for what, _ in bench.routes.did} == {"add"}
             shutil.rmtree(state)
             (tmp_path / "away").rename(state)
+            bench.store.close()
             await until(lambda: bench.forward.problem() is None)
             bench.links.rm("hk")
             await until(lambda: "tun-hk" not in bench.routes.devices)
