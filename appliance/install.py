@@ -1,9 +1,10 @@
 """One pass over the kernel: make it hold what is wanted, in an order in which nothing leaks and nothing is missing.
 
 Adding: firewall, then what answers "unreachable", then the tunnel's route, then all is read back. Only then may the
-machine forward, if it does not yet: the cloud sends packets to one that boots, too, and what nothing of ours holds would
-leave by eth0. Removing: the other way round, after the caller was told what is carried from now on. What the last pass left behind is remembered for two
-ends only: to tell a repair from a first installation, and for what the kernel stops showing as soon as it is gone.
+machine forward, if it does not yet: the cloud sends packets to one that boots, too, and what nothing of ours holds
+would leave by eth0. Removing: the other way round, after the caller was told what is carried from now on. What the last
+pass left behind is remembered for two ends only: to tell a repair from a first installation, and for what the kernel
+stops showing as soon as it is gone.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from appliance.forward import Forward, Pace
 from appliance.forwardclient import ForwardClient
 from appliance.forwardserver import ForwardServer
 from appliance.intent import IntentStore, StoreUnavailable
+from appliance.intentreader import IntentReader
 from appliance.kernel.rules import Rules
 from appliance.kernel.state import Drift, Route
 from appliance.links import Links
@@ -73,12 +74,14 @@ async def running(tmp_path: Path, routes: FakeRoutes | None = None, **made: obje
     pace = made.pop("pace", FAST)
     assert isinstance(pace, Pace)
     prepare = made.pop("prepare", None)
+    reader = made.pop("reader", store)
+    assert isinstance(reader, IntentStore | IntentReader)
     other = made.pop("other", None)
     others = (other,) if isinstance(other, FakeFirewall) else ()
     picked = chosen(firewall, *others, reason="no TCPMSS")
 
     def make(server: ForwardServer) -> Forward:
-        return Forward(store, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
+        return Forward(reader, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
 
     ends = Ends(tmp_path, store, links, make)
     store.on_change(ends.forward.wake)
@@ -123,10 +126,9 @@ def test_the_machine_forwards_only_once_rules_and_what_answers_unreachable_are_t
 
         async with running(tmp_path, prepare=prepare) as bench:
             await until(lambda: bench.forward.problem() == "the table is locked")
-            assert bench.sysctls.before is None
+            assert not bench.sysctls.before
             bench.firewall.fault = None
             await until(lambda: POD in bench.forward.carrying)
-            assert bench.sysctls.before is not None
             assert {("firewall", "10.244.0.0/16"), ("add", BEHIND), ("add", SUBNET)} <= set(bench.sysctls.before)
             assert not bench.forward.repairs()
 
@@ -139,7 +141,7 @@ def test_a_machine_that_does_not_know_what_is_asked_for_does_not_begin_to_forwar
     async def scenario() -> None:
         async with running(tmp_path) as bench:
             await until(bench.forward.ready)
-            assert bench.sysctls.before is None
+            assert not bench.sysctls.asked
 
     asyncio.run(scenario())
 
@@ -445,7 +447,7 @@ def test_while_the_state_directory_is_away_nothing_is_deleted_and_drift_is_repai
     state = tmp_path / "state"
 
     async def scenario() -> None:
-        async with running(state) as bench:
+        async with running(state, reader=IntentReader(state / "nexthop.db")) as bench:
             bench.store.put(Intent(POD, "hk"))
             await until(lambda: POD in bench.forward.carrying)
             await bench.settled()
@@ -463,7 +465,6 @@ def test_while_the_state_directory_is_away_nothing_is_deleted_and_drift_is_repai
             assert {what for what, _ in bench.routes.did} == {"add"}
             shutil.rmtree(state)
             (tmp_path / "away").rename(state)
-            bench.store.close()
             await until(lambda: bench.forward.problem() is None)
             bench.links.rm("hk")
             await until(lambda: "tun-hk" not in bench.routes.devices)
