@@ -16,7 +16,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,7 +94,8 @@ class Listener(Protocol):
 class Forward:
     """Run `run()` in a task; ask the rest at any time from the same event loop.
 
-    `progressed` is called whenever a pass or a glance has come to its end.
+    `progressed` is called whenever a pass or a glance has come to its end. `inbound`: the links whose far end may begin
+    connections to the VPC.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Forward:
         *,
         progressed: Callable[[], None] = lambda: None,
         sysctls: Sysctls = keep_sysctls,
+        inbound: Collection[str] = (),
         pace: Pace = Pace(),
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -116,7 +118,7 @@ class Forward:
         self._chosen = chosen
         self._listener = listener
         self._progressed = progressed
-        self._installer = Installer(routes, chosen, sysctls, self._repaired)
+        self._installer = Installer(routes, chosen, sysctls, self._repaired, inbound)
         self._pace = pace
         self._retry = Retry(pace.first_retry, pace.last_retry, jitter)
         self._wake = asyncio.Event()

@@ -132,13 +132,21 @@ class Pass:
 class Installer:
     """Brings the kernel to what is wanted. Not for two calls at a time."""
 
-    def __init__(self, routes: KernelRoutes, chosen: Chosen, sysctls: Sysctls, repaired: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        routes: KernelRoutes,
+        chosen: Chosen,
+        sysctls: Sysctls,
+        repaired: Callable[..., None],
+        inbound: Collection[str] = (),
+    ) -> None:
         self._routes = routes
         self._firewall = chosen.firewall  # its calls block: they run in a thread
         self._purgeable = chosen.others
         self._v6_fault = chosen.v6_fault
         self._sysctls = sysctls
         self._repaired = repaired  # told the kind, what it was, and how many where it was more than one
+        self._inbound = inbound  # see `desired`
         self._ours: frozenset[Route] = frozenset()
         self._rules: Rules | None = None
         self._vpc: str | None = None
@@ -161,12 +169,11 @@ class Installer:
         going = [i for i in intents if now.step(i) not in {ForwardStep.KEEP, ForwardStep.ADD}]
         leaving = {i.network for i in going}
         staying = [i for i in intents if i.network not in leaving]
-        now.want = desired(staying, devices, self._subnets, state, self._vpc, self._v6_fault)
+        now.want = desired(staying, devices, self._subnets, state, self._vpc, self._v6_fault, self._inbound)
         now.trouble += self._mend_host(now)
         # What is about to go keeps its rules until its route is gone.
         lingering = [i for i in going if now.installed(i) is not Installed.NONE]
-        both = rules([*staying, *lingering], devices, self._vpc, self._v6_fault) if lingering else now.want.rules
-        firewalled = await self._set_rules(now, both)
+        firewalled = await self._set_rules(now, self._rules_for(now, [*staying, *lingering]))
         added = await self._add(now, firewalled=firewalled)
         if firewalled and not self._forwards:
             self._forwards, self._tended = True, frozenset()  # the first setting is no repair
@@ -183,6 +190,9 @@ class Installer:
         if firewalled and nothing_left and not (going or added or removed or now.trouble):
             self._settled = (given, now)
         return now
+
+    def _rules_for(self, now: Pass, carried: Sequence[Intent]) -> Rules:
+        return rules(carried, now.devices, self._vpc, self._v6_fault, subnets=self._subnets, inbound=self._inbound)
 
     async def _look_again(self, now: Pass) -> Pass:
         """Check what no reading shows, where all else is as a pass left it that had nothing to do."""

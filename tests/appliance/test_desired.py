@@ -67,11 +67,22 @@ def test_an_ipv6_cidr_is_not_carried_by_a_link_that_has_no_ipv6_address() -> Non
 def test_a_firewall_that_knows_no_ipv6_is_given_none() -> None:
     carried = [Intent(SIX, "hk"), Intent(POD, "hk", snat=False)]
     found = rules(carried, DEVICES, "eth0", "no table")
-    assert found == Rules(
-        plain=frozenset({(POD, "tun-hk")}), forward=frozenset({"tun-hk"}), clamp=frozenset({"tun-hk"}), vpc="eth0"
-    )
+    hk = frozenset({"tun-hk"})
+    assert found == Rules(plain=frozenset({(POD, "tun-hk")}), forward=hk, clamp=hk, vpc="eth0", guarded=hk)
     assert rules(carried, DEVICES, "eth0").masquerade == {(SIX, "tun-hk")}
-    assert rules(carried, DEVICES, None) == Rules()
+
+
+def test_every_tunnel_is_guarded_whatever_is_known_and_none_may_begin_connections_unasked() -> None:
+    subnet = ip_network("100.64.240.0/24")
+    devices = {"hk": "tun-hk", "sg": "tun-sg"}
+    both = frozenset(devices.values())
+    own = frozenset({(subnet, "tun-hk")})
+    assert rules([], devices, None) == Rules(guarded=both, six=True)
+    found = rules([Intent(POD, "hk")], devices, "eth0", subnets={"hk": [subnet]})
+    assert (found.guarded, found.own, found.inbound, found.six) == (both, own, frozenset(), True)
+    found = rules([], devices, "eth0", "no table", subnets={"hk": [subnet]}, inbound=["sg", "gone"])
+    assert (found.guarded, found.own, found.inbound, found.six) == (both, own, frozenset({"tun-sg"}), False)
+    assert rules([], {}, None) == Rules()
 
 
 def test_a_tunnels_subnets_are_read_off_its_device() -> None:
