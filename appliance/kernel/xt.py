@@ -81,7 +81,7 @@ def name_target(raw: bytes, version: int, target: bytes) -> bytes:
 
 
 def stamp(template: bytes, line: Line, version: int, indexes: Mapping[str, int]) -> bytes:
-    """Return the template with `line`'s devices and protocol in its header, its sets as matches, its size if it has one.
+    """Return the template with `line`'s devices and protocol in its header, its sets as matches, and its size.
 
     `indexes`: by which number the kernel knows each set.
     """
