@@ -227,6 +227,34 @@ def test_drift_is_seen_and_mended(space: Space, name: str, fault: str) -> None:
         assert firewall.holds(USUAL)
 
 
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("iptables", "iptables-legacy -D INPUT 1"),
+        ("iptables", "iptables-legacy -F NEXTHOP-INPUT"),
+        ("iptables", "iptables-legacy -D NEXTHOP-INPUT -i tun-hk -m comment --comment nexthop -j DROP"),
+        ("iptables", "iptables-legacy -R NEXTHOP-INPUT 2 -i tun-hk -m comment --comment nexthop -j RETURN"),
+        ("iptables", "ip6tables-legacy -F NEXTHOP-INPUT"),
+        ("nftables", "nft flush chain inet nexthop input"),
+        ("nftables", "nft delete element inet nexthop nexthop4-closed '{ 100.64.0.0/10 }'"),
+        ("nftables", "nft add element inet nexthop nexthop4-tun-hk-own '{ 172.18.0.0/16 }'"),
+        ("nftables", "nft insert rule inet nexthop input iifname tun-hk meta l4proto tcp return comment nexthop"),
+    ],
+)
+def test_a_guard_that_drifts_is_seen_and_mended(space: Space, name: str, fault: str) -> None:
+    from appliance.kernel.choose import backend  # noqa: PLC0415
+
+    firewall, rules = backend(name), KINDS["guarded in IPv6, two tunnels with one subnet"]
+    with space.entered():
+        firewall.write(rules)
+        before = space.sh(SNAPSHOT)
+        space.sh(fault)
+        assert space.sh(SNAPSHOT) != before, "the fault did nothing"
+        assert not firewall.holds(rules)
+        firewall.write(rules)
+        assert firewall.holds(rules)
+
+
 @pytest.mark.iptables
 def test_ipv6_rules_that_drift_are_seen_and_mended(space: Space) -> None:
     from appliance.kernel.choose import backend  # noqa: PLC0415
