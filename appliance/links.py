@@ -107,6 +107,10 @@ class Links:
         self._seen = True
         return [name for name in names if join_token.NAME.fullmatch(name)]
 
+    async def aims_at(self, token_text: str) -> frozenset[Address]:
+        """Return the addresses of the server that a token is for, none where DNS has none. Raises `BadToken`."""
+        return await self._resolver.resolve(_host(join_token.decode(token_text).server))
+
     def join(self, name: str, token_text: str) -> Link:
         """Make a link from a join token; its private key is made here.
 
@@ -124,6 +128,10 @@ class Links:
         log.info("link %s joined: client %s of %s", name, token.client, token.server)
         self._changed()
         return self._read(name)
+
+    async def renew(self, name: str) -> None:
+        """Have a gtun that still runs by an earlier link of this name go by the present one."""
+        await linkcontrol.reload(self._socket(name), self._path(name).read_text(encoding="utf-8"))
 
     async def rotate(self, name: str, token_text: str) -> Link:
         """Give a link another key, by a token of `gtund client rotate`; what else its file says stays.
@@ -143,8 +151,9 @@ class Links:
             table = {}
         if "key" not in table:
             raise LinkRefused(f"the file of link {name} holds no key: leave the link and join it anew")
-        linkfile.replace(path, linkfile.text("link", {**table, **_credentials(token)}))
-        if refusal := await linkcontrol.reload(self._socket(name)):
+        after = linkfile.text("link", {**table, **_credentials(token)})
+        linkfile.replace(path, after)
+        if refusal := await linkcontrol.reload(self._socket(name), after):
             linkfile.replace(path, before)
             raise LinkRefused(refusal)
         log.info("link %s has another key: client %s of %s", name, token.client, token.server)

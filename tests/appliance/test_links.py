@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.links import BadLinkName, LinkExists, Links, UnknownLink
+from appliance.links import BadLinkName, LinkExists, LinkRefused, Links, UnknownLink
+from appliance.tunnel import report
 from appliance.tunnel.token import BadToken, JoinToken, encode
 from tests.appliance.fakes import make_links
 
@@ -140,6 +141,34 @@ def test_the_server_in_a_file_of_gtun_2_0_2_is_seen(links: Links, root: Path) ->
     (root / "state/links/old.toml").write_text('[client]\nserver = "203.0.113.20:9092"\nauth_key = "SECRET"\n')
     assert [link.server for link in links.all()] == ["203.0.113.20:9092"]
     assert "SECRET" not in repr(links.all())
+
+
+@pytest.mark.parametrize("error", ["", "the server refuses the token"])
+def test_a_running_gtun_is_told_the_new_file_and_may_refuse_it(root: Path, error: str) -> None:
+    """Told, since what it reads may be a copy from when it began."""
+    heard: list[bytes] = []
+
+    async def reload(text: bytes) -> report.Report:
+        heard.append(text)
+        return {"error": error} if error else {"reloaded": "hk"}
+
+    async def scenario() -> None:
+        links = Links(root / "state", root / "run")
+        links.join("hk", TOKEN)
+        path = root / "state/links/hk.toml"
+        before = path.read_bytes()
+        async with report.serve(root / "run/links/hk.sock", dict, {"reload": reload}):
+            await links.renew("hk")
+            if error:
+                with pytest.raises(LinkRefused, match=error):
+                    await links.rotate("hk", TOKEN)
+                assert path.read_bytes() == before
+            else:
+                await links.rotate("hk", TOKEN)
+                assert path.read_bytes() == heard[1] != before
+        assert heard[0] == before
+
+    asyncio.run(scenario())
 
 
 def test_no_socket_is_a_gtun_that_does_not_run(links: Links, root: Path) -> None:
