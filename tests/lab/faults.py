@@ -146,7 +146,7 @@ def rules(lab: Lab) -> str:
     )
     with ThreadPoolExecutor(1) as other:  # a thread may be in another namespace, and ends there
         listed += other.submit(_sets, lab["appliance"].full).result()
-    return re.sub(r"\[\d+:\d+\]|^#.*\n", "", listed, flags=re.MULTILINE)
+    return re.sub(r"\[\d+:\d+\]|counter packets \d+ bytes \d+|^#.*\n", "", listed, flags=re.MULTILINE)
 
 
 def _sets(namespace: str) -> str:
