@@ -162,6 +162,33 @@ def test_a_database_that_vanished_is_not_taken_for_an_empty_one(store: IntentSto
     assert set(store.all()) == set(SAVED.intents)
 
 
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), StoreUnavailable("locked")])
+def test_a_backup_that_failed_is_tried_again_without_another_change(
+    store: IntentStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    tries: list[Saved] = []
+    save = backup.save
+
+    def fails_thrice(database: Path, saved: Saved) -> None:
+        tries.append(saved)
+        if len(tries) <= 3:
+            raise failure
+        save(database, saved)
+
+    async def scenario() -> None:
+        keeping = backup.keep(store, store._path, StoreUnavailable, settle=0.001, again=0.001)
+        task = asyncio.get_running_loop().create_task(keeping)
+        await until(lambda: len(tries) > 3 and backup.path_of(store._path).exists())
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    store.put(FULL)
+    monkeypatch.setattr(backup, "save", fails_thrice)
+    asyncio.run(scenario())
+    assert backup.load(store._path).intents == (FULL,)
+    assert caplog.text.count("no backup could be written") == 1  # once, however often it is tried
+
+
 def test_each_change_is_backed_up_a_moment_later(store: IntentStore) -> None:
     async def scenario() -> None:
         task = asyncio.get_running_loop().create_task(backup.keep(store, store._path, StoreUnavailable, settle=0.01))
