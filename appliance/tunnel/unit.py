@@ -9,11 +9,15 @@ The first line is authenticated, as the unit is, only when it is whole; the seco
 forged or lost datagram costs a unit: `Sizing` makes units small while that happens. The counter is the nonce and goes
 on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479
 describes such a window). Datagrams overtake each other, so the keys of past epochs are kept for a while.
+
+A unit may come with spare parts, one for every `SPARED` of its parts: the sum (XOR) of every n-th part, if there are n of
+them, so that neighbours are in different sums. Of each sum one part can be lost without harm.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -32,6 +36,12 @@ EPOCHS: Final = 4
 LARGEST: Final = frame.LARGEST_SEALED
 """Bytes of a sealed unit, tag included."""
 
+SPARED: Final = 8
+"""Parts that share a spare one."""
+
+_SPARE: Final = 0x8000
+"""In a part's number: it is a spare, and the rest is its own number."""
+
 _NONCE: Final = struct.Struct("!4xQ")
 _SMALLEST_PART: Final = 256
 
@@ -49,8 +59,18 @@ class Place(NamedTuple):
 
     @property
     def datagrams(self) -> int:
-        """Return how many datagrams the unit came in."""
+        """Return how many datagrams the unit came in, spare ones aside."""
         return -(-self.length // self.size)
+
+    @property
+    def spare(self) -> bool:
+        """Return whether this is a spare part."""
+        return bool(self.number & _SPARE)
+
+
+def _spares(count: int) -> int:
+    """Return how many spare parts so many parts have."""
+    return -(-count // SPARED)
 
 
 def read(header: bytes | memoryview, part: int) -> Place | None:
@@ -61,8 +81,12 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
     size, number = PLACE.unpack_from(header, PREFIX.size)
     if version != frame.VERSION or kind > frame.Kind.ECHO or not frame.TAG <= length <= LARGEST:
         return None
-    start = number * size
-    if size < min(_SMALLEST_PART, length) or start >= length or part != min(size, length - start):
+    if size < min(_SMALLEST_PART, length):
+        return None
+    if number & _SPARE:
+        if number & ~_SPARE >= _spares(-(-length // size)) or part != min(size, length):
+            return None
+    elif (start := number * size) >= length or part != min(size, length - start):
         return None
     return Place(kind, epoch, session_id, counter, length, size, number)
 
@@ -125,6 +149,16 @@ def cut(prefix: bytes, sealed: memoryview, size: int, most: int) -> Iterator[lis
         pieces[::2] = [prefix + place for place in places[first:last]]
         pieces[1::2] = [sealed[start : start + size] for start in range(first * size, last * size, size)]
         yield pieces
+
+
+def spare(prefix: bytes, sealed: memoryview, size: int) -> list[bytes | memoryview]:
+    """Return the pieces of the spare datagrams of a unit that is cut into parts of `size` bytes."""
+    parts = [int.from_bytes(sealed[at : at + size], "little") for at in range(0, len(sealed), size)]
+    number, length, pieces = _spares(len(parts)), min(size, len(sealed)), list[bytes | memoryview]()
+    for which in range(number):
+        total = functools.reduce(operator.xor, parts[which::number])
+        pieces += prefix + PLACE.pack(size, _SPARE | which), total.to_bytes(length, "little")
+    return pieces
 
 
 class Opener:
@@ -202,7 +236,7 @@ _Unit = tuple[int, int, bytes, int, int, int]
 class _Partial:
     """A unit that is not whole yet."""
 
-    __slots__ = ("memory", "missing", "place", "seen", "tries", "until")
+    __slots__ = ("memory", "missing", "place", "seen", "spares", "tries", "until")
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(LARGEST))
@@ -211,6 +245,30 @@ class _Partial:
         self.place, self.until = place, until
         self.seen = self.tries = 0
         self.missing = place.datagrams
+        self.spares: dict[int, int] = {}
+
+    def mend(self) -> bool:
+        """Fill in what is missing from the spare parts; return whether that could be done.
+
+        It counts as missing nevertheless: a true part that comes later is better than what a forged spare one says.
+        """
+        place, count = self.place, self.place.datagrams
+        sums = _spares(count)
+        gaps = [number for number in range(count) if not self.seen >> number & 1]
+        if len({number % sums for number in gaps}) < len(gaps):
+            return False
+        for gap in gaps:
+            if (total := self.spares.get(gap % sums)) is None:
+                return False
+            for number in range(gap % sums, count, sums):
+                if number != gap:
+                    start = number * place.size
+                    part = self.memory[start : min(start + place.size, place.length)]
+                    total ^= int.from_bytes(part, "little")
+            start, stop = gap * place.size, min((gap + 1) * place.size, place.length)
+            # A sum of the last part, which is shorter, has zeros behind it; a forged one need not.
+            self.memory[start:stop] = total.to_bytes(place.size, "little")[: stop - start]
+        return True
 
 
 class Reassembly:
@@ -246,23 +304,31 @@ class Reassembly:
         if partial is None:
             partial = self._partials[key] = self._new(now)
             partial.begin(place, now + self.PATIENCE)
-        bits = (1 << count) - 1 << place.number
-        start = place.number * place.size
-        there = partial.memory[start : start + len(parts)]
-        if partial.seen & bits:
-            if partial.seen & bits == bits and there == parts:
-                return None  # a datagram that came twice
-            self.contradictions += 1
-        partial.missing -= (bits & ~partial.seen).bit_count()
-        partial.seen |= bits
-        there[:] = parts
-        if partial.missing:
+        if place.spare:
+            partial.spares[place.number & ~_SPARE] = int.from_bytes(parts, "little")
+        elif not self._put(partial, place, count, parts):
+            return None
+        if partial.missing > len(partial.spares) or (partial.missing and not partial.mend()):
             return None
         partial.tries += 1
         if partial.tries > self.TRIES:
             self._abandon(key)
             return None
         return partial.memory[: place.length]
+
+    def _put(self, partial: _Partial, place: Place, count: int, parts: memoryview) -> bool:
+        """Return whether that is anything new."""
+        bits = (1 << count) - 1 << place.number
+        start = place.number * place.size
+        there = partial.memory[start : start + len(parts)]
+        if partial.seen & bits:
+            if partial.seen & bits == bits and there == parts:
+                return False  # a datagram that came twice
+            self.contradictions += 1
+        partial.missing -= (bits & ~partial.seen).bit_count()
+        partial.seen |= bits
+        there[:] = parts
+        return True
 
     def done(self, place: Place) -> None:
         """Forget a unit that was taken, or will never be."""

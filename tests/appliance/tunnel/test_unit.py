@@ -21,6 +21,15 @@ def datagrams(sealer: unit.Sealer, plain: bytes, size: int = 1400, most: int = 4
     return out
 
 
+def spare(sealer: unit.Sealer, plain: bytes, size: int) -> tuple[list[bytes], list[bytes]]:
+    """Return the datagrams of one unit, and its spare ones."""
+    sealed = memoryview(bytearray(unit.LARGEST))
+    prefix, length = sealer.seal(frame.Kind.DATA, plain, sealed)
+    sends = (*unit.cut(prefix, sealed[:length], size, 44), unit.spare(prefix, sealed[:length], size))
+    joined = [[bytes(a) + bytes(b) for a, b in zip(send[::2], send[1::2], strict=True)] for send in sends]
+    return [datagram for send in joined[:-1] for datagram in send], joined[-1]
+
+
 class Receiver:
     """Takes datagrams one at a time and keeps what units they made."""
 
@@ -59,6 +68,38 @@ def test_a_unit_is_spread_evenly_over_its_sends(length, size, most):
     assert sum(counts) == -(-length // size)
     assert max(counts) <= most
     assert b"".join(bytes(part) for pieces in sends for part in pieces[1::2]) == sealed
+
+
+@given(st.binary(min_size=1, max_size=40_000), st.integers(300, 2000), st.data())
+def test_of_each_sum_one_part_may_be_lost_whatever_the_order(plain, size, data):
+    parts, spares = spare(unit.Sealer(SESSION, TO_SERVER), plain, size)
+    receiver = Receiver()
+    lost = {data.draw(st.sampled_from(range(which, len(parts), len(spares)))) for which in range(len(spares))}
+    there = [*(part for number, part in enumerate(parts) if number not in lost), *spares]
+    for datagram in data.draw(st.permutations(there)):
+        receiver.take(datagram)
+    assert receiver.units == [plain]
+
+
+def test_two_lost_parts_of_one_sum_are_too_many():
+    parts, spares = spare(unit.Sealer(SESSION, TO_SERVER), bytes(9000), 1000)
+    receiver = Receiver()
+    for datagram in (*parts[1:2], *parts[3:], *spares):  # the first and the third are of one sum, of two
+        receiver.take(datagram)
+    assert not receiver.units
+    receiver.take(parts[2])
+    assert receiver.units == [bytes(9000)]
+
+
+def test_a_forged_spare_part_spoils_nothing():
+    parts, spares = spare(unit.Sealer(SESSION, TO_SERVER), bytes(5000), 1000)
+    receiver = Receiver()
+    forged = spares[0][: unit.OVERHEAD] + bytes([7]) * (len(spares[0]) - unit.OVERHEAD)
+    with pytest.raises(NotAuthentic):
+        for datagram in (forged, *parts):
+            receiver.take(datagram)
+    receiver.take(parts[-1])
+    assert receiver.units == [bytes(5000)]
 
 
 def test_a_datagram_that_comes_twice_or_a_unit_that_is_replayed_is_taken_once():
