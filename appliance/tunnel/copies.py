@@ -68,7 +68,7 @@ class Tickets:
         return flow in self._flows
 
     def draw(self, flow: int, length: int, now: float, *, beside: bool = False) -> tuple[Ticket | None, bool]:
-        """Return the ticket of a flow's next packet, None if the flow is not young any more; and whether it goes all ways.
+        """Return the ticket of a flow's next packet, None once it is not young any more, and whether it goes all ways.
 
         `beside`: whether copies go by datagram, too.
         """
@@ -87,7 +87,7 @@ class Tickets:
         return (known.tag, known.number), known.way is None and not (beside and known.bytes > _EVERYWHERE)
 
     def way(self, flow: int, ways: Mapping[W, object], rate: Callable[[W], float], now: float) -> W:
-        """Return the one way of a flow that does not go all ways any more: at first the best in rate for each flow on it.
+        """Return the one way of a flow that does not go all ways any more, at first the best in rate per flow on it.
 
         Any will do, since copies of all that came before went over each of them; from then on it stays.
         """

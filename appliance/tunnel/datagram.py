@@ -252,7 +252,7 @@ class Datagram:
         most = _MOST_SEGMENTS if self._gso else 1
         self._unsent.extend(unit.cut(prefix, self._sealed[:length], self._part, most))
         if spare:
-            pieces = unit.spare(prefix, self._sealed[:length], self._part)
+            pieces = unit.spares(prefix, self._sealed[:length], self._part)
             self._unsent.extend(pieces[at : at + 2 * most] for at in range(0, len(pieces), 2 * most))
 
     def _push(self) -> bool:

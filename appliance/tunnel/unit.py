@@ -10,21 +10,19 @@ forged or lost datagram costs a unit: `Sizing` makes units small while that happ
 on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479
 describes such a window). Datagrams overtake each other, so the keys of past epochs are kept for a while.
 
-A unit may come with spare parts, one for every `SPARED` of its parts: the sum (XOR) of every n-th part, if there are n of
-them, so that neighbours are in different sums. Of each sum one part can be lost without harm.
+A unit may come with spare parts (`spare`), whose numbers have a bit of their own.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
 import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from . import frame, keys
+from . import frame, keys, spare
 
 PREFIX: Final = struct.Struct("!BBH8sQI")
 PLACE: Final = struct.Struct("!HH")
@@ -35,9 +33,6 @@ EPOCHS: Final = 4
 
 LARGEST: Final = frame.LARGEST_SEALED
 """Bytes of a sealed unit, tag included."""
-
-SPARED: Final = 8
-"""Parts that share a spare one."""
 
 _SPARE: Final = 0x8000
 """In a part's number: it is a spare, and the rest is its own number."""
@@ -68,11 +63,6 @@ class Place(NamedTuple):
         return bool(self.number & _SPARE)
 
 
-def _spares(count: int) -> int:
-    """Return how many spare parts so many parts have."""
-    return -(-count // SPARED)
-
-
 def read(header: bytes | memoryview, part: int) -> Place | None:
     """Read the header of a datagram with `part` bytes behind it; None if it is none of ours, or contradicts itself."""
     if len(header) < OVERHEAD:
@@ -84,7 +74,7 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
     if size < min(_SMALLEST_PART, length):
         return None
     if number & _SPARE:
-        if number & ~_SPARE >= _spares(-(-length // size)) or part != min(size, length):
+        if number & ~_SPARE >= spare.count(-(-length // size)) or part != min(size, length):
             return None
     elif (start := number * size) >= length or part != min(size, length - start):
         return None
@@ -151,13 +141,11 @@ def cut(prefix: bytes, sealed: memoryview, size: int, most: int) -> Iterator[lis
         yield pieces
 
 
-def spare(prefix: bytes, sealed: memoryview, size: int) -> list[bytes | memoryview]:
+def spares(prefix: bytes, sealed: memoryview, size: int) -> list[bytes | memoryview]:
     """Return the pieces of the spare datagrams of a unit that is cut into parts of `size` bytes."""
-    parts = [int.from_bytes(sealed[at : at + size], "little") for at in range(0, len(sealed), size)]
-    number, length, pieces = _spares(len(parts)), min(size, len(sealed)), list[bytes | memoryview]()
-    for which in range(number):
-        total = functools.reduce(operator.xor, parts[which::number])
-        pieces += prefix + PLACE.pack(size, _SPARE | which), total.to_bytes(length, "little")
+    pieces: list[bytes | memoryview] = []
+    for number, part in enumerate(spare.make(sealed, size)):
+        pieces += prefix + PLACE.pack(size, _SPARE | number), part
     return pieces
 
 
@@ -247,28 +235,15 @@ class _Partial:
         self.missing = place.datagrams
         self.spares: dict[int, int] = {}
 
-    def mend(self) -> bool:
-        """Fill in what is missing from the spare parts; return whether that could be done.
+    def whole(self) -> bool:
+        """Return whether the unit is there, filled in from spare parts if need be.
 
-        It counts as missing nevertheless: a true part that comes later is better than what a forged spare one says.
+        What is filled in stays missing: a true part that comes later is better than what a forged spare one says.
         """
-        place, count = self.place, self.place.datagrams
-        sums = _spares(count)
-        gaps = [number for number in range(count) if not self.seen >> number & 1]
-        if len({number % sums for number in gaps}) < len(gaps):
+        if self.missing > len(self.spares):
             return False
-        for gap in gaps:
-            if (total := self.spares.get(gap % sums)) is None:
-                return False
-            for number in range(gap % sums, count, sums):
-                if number != gap:
-                    start = number * place.size
-                    part = self.memory[start : min(start + place.size, place.length)]
-                    total ^= int.from_bytes(part, "little")
-            start, stop = gap * place.size, min((gap + 1) * place.size, place.length)
-            # A sum of the last part, which is shorter, has zeros behind it; a forged one need not.
-            self.memory[start:stop] = total.to_bytes(place.size, "little")[: stop - start]
-        return True
+        whole = self.memory[: self.place.length]
+        return not self.missing or spare.mend(whole, self.place.size, self.seen, self.spares)
 
 
 class Reassembly:
@@ -308,7 +283,7 @@ class Reassembly:
             partial.spares[place.number & ~_SPARE] = int.from_bytes(parts, "little")
         elif not self._put(partial, place, count, parts):
             return None
-        if partial.missing > len(partial.spares) or (partial.missing and not partial.mend()):
+        if not partial.whole():
             return None
         partial.tries += 1
         if partial.tries > self.TRIES:
