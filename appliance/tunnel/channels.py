@@ -132,7 +132,7 @@ class Session:
         """
         if outlet is self.datagram or len(self._numbers) <= 1 or not (self._lossy(now) or flow in self._tickets):
             return None
-        beside = (self.datagram,) if self.datagram.usable else ()
+        beside = (self.datagram,) if self._mode is not Mode.STREAM and self.datagram.usable else ()
         ticket, everywhere = self._tickets.draw(flow, length, now, beside=bool(beside))
         ways = tuple(self._numbers) if everywhere else (self._tickets.way(flow, self._numbers, _rate, now),)
         return ticket, ways if ticket is None else (*beside, *ways)

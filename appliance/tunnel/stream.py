@@ -7,7 +7,6 @@ so a batch is sealed when the line can take it, and our own queue sees how long 
 from __future__ import annotations
 
 import contextlib
-import math
 import select
 import socket
 import struct
@@ -85,8 +84,8 @@ class Stream:
             socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16
         ).startswith(b"bbr\0")
         self._cold = self._bbr
-        self._carried_at = math.inf
         self._born, self._budget = time.monotonic(), _BUDGET
+        self._carried_at = self._born
         self._sock = sock
         self.fd = sock.fileno()
         self.queue = FairQueue(pool, counters)

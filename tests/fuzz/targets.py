@@ -159,7 +159,7 @@ def _datagrams(sealer: unit.Sealer, plain: bytes, size: int, kind: frame.Kind = 
     memory = memoryview(bytearray(len(plain) + frame.TAG))
     prefix, length = sealer.seal(kind, plain, memory)
     out = []
-    for pieces in unit.cut(prefix, memory[:length], size, 44):
+    for pieces in (*unit.cut(prefix, memory[:length], size, 44), unit.spares(prefix, memory[:length], size)):
         out += [bytes(head) + bytes(part) for head, part in zip(pieces[::2], pieces[1::2], strict=True)]
     return out
 
