@@ -164,15 +164,23 @@ class Order:
 
     def _new(self) -> _Arrived:
         if len(self._flows) >= _MOST:
-            oldest = self._flows.pop(next(iter(self._flows)))
-            self._held -= sum(len(packet) for _, _, packet in oldest.held.values())
+            self._forget(self._flows.pop(next(iter(self._flows))))
         return _Arrived()
 
+    def _forget(self, flow: _Arrived) -> None:
+        self._held -= sum(len(packet) for _, _, packet in flow.held.values())
+        flow.held.clear()
+
     def _hold(self, flow: _Arrived, number: int, packet: Packet) -> None:
+        """Keep a packet; what has been waiting in flows that are silent for longer gives way."""
         shape, segment, content = packet
-        if self._held + len(content) <= _HELD:
-            flow.held[number] = shape, segment, memoryview(bytes(content))
-            self._held += len(content)
+        while self._held + len(content) > _HELD:
+            oldest = next(each for each in self._flows.values() if each.held)
+            self._forget(oldest)
+            if oldest is flow:
+                return
+        flow.held[number] = shape, segment, memoryview(bytes(content))
+        self._held += len(content)
 
     def _release(self, flow: _Arrived, number: int) -> Packet:
         packet = flow.held.pop(number)

@@ -55,14 +55,19 @@ def test_what_a_connection_left_out_holds_up_nothing():
     assert numbers(order.take((7, 5), packet(5), ordered=True)) == [3, 5, 6]
 
 
-def test_what_waits_for_what_is_missing_is_bounded_and_forgotten_with_its_flow():
+def test_what_waits_for_what_is_missing_is_bounded_and_the_longest_silent_flow_gives_way():
     order, large = Order(), (0, 0, memoryview(bytes(64 << 10)))
     for tag in range(3000):
-        order.take((tag, 2), large, ordered=False)
-    kept = sum(len(order.take((tag, 1), packet(1), ordered=True) or ()) - 1 for tag in reversed(range(3000)))
-    assert 0 < kept <= 64
-    assert order.take((5000, 2), large, ordered=False) == ()
-    assert len(order.take((5000, 1), packet(1), ordered=False) or ()) == 2
+        assert order.take((tag, 2), large, ordered=False) == ()
+    kept = [len(order.take((tag, 1), packet(1), ordered=True) or ()) - 1 for tag in reversed(range(2000, 3000))]
+    assert kept == [1] * 64 + [0] * 936
+
+
+def test_one_flow_with_a_gap_keeps_no_more_than_that():
+    order, large = Order(), (0, 0, memoryview(bytes(64 << 10)))
+    for number in range(2, 200):
+        order.take((7, number), large, ordered=False)
+    assert 0 < len(order.take((7, 1), packet(1), ordered=True) or ()) <= 65
 
 
 def test_a_flow_is_young_for_a_while_and_again_after_a_pause():
