@@ -238,12 +238,16 @@ class _Partial:
     def whole(self) -> bool:
         """Return whether the unit is there, filled in from spare parts if need be.
 
-        What is filled in stays missing: a true part that comes later is better than what a forged spare one says.
+        What is filled in stays missing: a true part that comes later is better than what a forged spare one says. And
+        spare parts are used up, or a few forged ones would cost as many tries.
         """
         if self.missing > len(self.spares):
             return False
         whole = self.memory[: self.place.length]
-        return not self.missing or spare.mend(whole, self.place.size, self.seen, self.spares)
+        if self.missing and not spare.mend(whole, self.place.size, self.seen, self.spares):
+            return False
+        self.spares.clear()
+        return True
 
 
 class Reassembly:
