@@ -70,8 +70,8 @@ class Listener(Protocol):
         """Announce; return what must stay, or None where nobody answers."""
         ...
 
-    def gone(self, networks: frozenset[Network]) -> None:
-        """Say that the kernel holds nothing of these any more."""
+    def gone(self, revisions: Mapping[Network, int]) -> None:
+        """Say that the kernel holds nothing of these any more, whose records were read at these revisions."""
         ...
 
     def repaired(self, kind: str, what: str, count: int = 1) -> None:
@@ -246,7 +246,7 @@ class Forward:
         self._carrying = done.carrying()
         self._layers = {intent.network: self._layer(intent, done) for intent in done.intents}
         withdrawn = [intent for intent in done.intents if intent.phase is Phase.WITHDRAWN]
-        gone = frozenset(intent.network for intent in withdrawn if done.step(intent) is ForwardStep.DROP)
+        gone = {intent.network: intent.revision for intent in withdrawn if done.step(intent) is ForwardStep.DROP}
         if gone:
             self._listener.publish()  # first that they are carried no more: once dropped they may be asked for anew
             self._listener.gone(gone)

@@ -47,17 +47,26 @@ class Verdict:
     next_step: str
 
 
-# What to do about a link that is down, by the code that its gtun gives.
+_REJOIN: Final = (
+    "make a token there with `gtund client rotate CLIENT`, or `gtund client add CLIENT` where `gtund client ls`"
+    " does not list it, and give it to `nexthop link rotate {link}`"
+)
+# What to do about a link that is down, by the code that its gtun gives; {link} is its name.
 _LINK: Final[Mapping[str, str]] = {
     "not-running": "start the link's gtun service and read its log",
     "unreachable": "check the server's address and port, its security group, and that gtund runs",
-    "pin-mismatch": "this is not the server that the token was made on: find out who answers there, then join again",
-    "denied": "the server refuses this client's key: make a new token there with `gtund client add`, and join again",
+    "pin-mismatch": f"this is not the server that the token was made on: find out who answers there, then {_REJOIN}",
+    "denied": f"the server does not know this key: {_REJOIN}",
+    "removed": f"somebody removed this client at the far end; to have it back, {_REJOIN}",
     "protocol": "check that both ends run the same version",
+    "version": "upgrade the older of the two ends",
+    "device": "find out what takes the link's device or its address away; it is tried again",
+    "stopping": "gtund was stopped at the far end: see whether it starts again",
     "no-path": "the session is up, but packets do not come back: look at forwarding and NAT at the far end",
     "timeout": "check the path to the server; it is tried again",
     "replaced": "another machine uses this client's key: give each its own token",
-    "gone": "the server no longer knows this client: make a new token there with `gtund client add`, join again",
+    "gone": "it is tried again; where it goes on, look at the path to the server and at gtund's log there",
+    "broken": "it is tried again; where it goes on, look at gtund's log at the far end",
 }
 _CIDR: Final[Mapping[str, str]] = {
     "no-path": "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end",
@@ -145,8 +154,9 @@ def _links(status: Status, wanted: Sequence[CidrStatus], dead: bool) -> Iterator
 def _link(link: LinkStatus, level: Level) -> Finding:
     code = link.code or link.state
     why = link.reason or ("no session yet" if link.state == "connecting" else "no reason given")
-    step = _LINK.get(code, "it is tried again; see the log of the link's gtun")
-    return Finding(level, f"link-{code}", f"link {link.name} is {link.state} ({code}): {why}", step, link.name)
+    step = _LINK.get(code, "it is tried again; see the log of the link's gtun").format(link=link.name)
+    state = f"{link.state} ({link.code})" if link.code else link.state
+    return Finding(level, f"link-{code}", f"link {link.name} is {state}: {why}", step, link.name)
 
 
 def _cloud(status: Status, dead: bool) -> Iterator[Finding]:  # noqa: FBT001
@@ -179,7 +189,7 @@ def _advice(status: Status) -> Iterator[Finding]:
         return
     if not status.links:
         step = "`nexthop link join NAME` takes a token from the far end"
-        yield Finding(Level.OK, "no-link", f"no link yet: {step}", step)
+        yield Finding(Level.OK, "no-link", "there is no link yet", step)
     if not status.cidrs:
         step = "`nexthop cidr add 10.244.0.0/16`, or whatever lies behind the link"
-        yield Finding(Level.OK, "no-cidr", f"no CIDR yet: {step}", step)
+        yield Finding(Level.OK, "no-cidr", "there is no CIDR yet", step)

@@ -1,7 +1,7 @@
 """The least that our credentials have to be allowed, as a RAM policy. Pure.
 
-Writes are limited to the route tables that we program. The calls that list take `*`: whether they can be limited is not
-documented (VPC API reference 2016-04-28, "RAM authorization").
+Writes are limited to the route tables that we program, and to our own network interface. The calls that list take `*`:
+whether they can be limited is not documented (VPC API reference 2016-04-28, "RAM authorization").
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ WRITES: Final = (
     "ModifyRouteEntry",
 )
 READS: Final = ("DescribeVpcs", "DescribeVSwitches")
-INTERFACE: Final = (
-    "DescribeNetworkInterfaceAttribute",
-    "DescribeSecurityGroupAttribute",
-    "DescribeSecurityGroups",
-    "ModifyNetworkInterfaceAttribute",
-)
+LOOKS: Final = ("DescribeNetworkInterfaceAttribute", "DescribeSecurityGroupAttribute", "DescribeSecurityGroups")
 
 
-def ram_policy(region: str, account: str, tables: Sequence[str], *, by_tag: bool = False) -> Mapping[str, object]:
-    """Return the policy; an unknown `account` or no `tables` become `*`. `by_tag`: tables are looked for by a tag."""
+def ram_policy(
+    region: str, account: str, tables: Sequence[str], *, eni: str = "", by_tag: bool = False
+) -> Mapping[str, object]:
+    """Return the policy; what is not known becomes `*`. `by_tag`: tables are looked for by a tag."""
     reads = (*READS, "DescribeRouteTableList") if by_tag else READS
     names = tables or ["*"]
     resources = [f"acs:vpc:{region}:{account or '*'}:routetable/{table}" for table in names]
+    interface = f"acs:ecs:{region}:{account or '*'}:eni/{eni or '*'}"
     return {
         "Version": "1",
         "Statement": [
             _allow([*(f"vpc:{each}" for each in WRITES), "vpc:DescribeRouteEntryList"], resources),
             _allow([f"vpc:{each}" for each in reads], "*"),
-            # For the source/destination check of our own interface, and for what `nexthop doctor` looks at.
-            _allow([f"ecs:{each}" for each in INTERFACE], "*"),
+            # What `nexthop doctor` looks at; and our own interface's source/destination check, which has to be off.
+            _allow([f"ecs:{each}" for each in LOOKS], "*"),
+            _allow(["ecs:ModifyNetworkInterfaceAttribute"], [interface]),
         ],
     }
 

@@ -113,7 +113,8 @@ class AliyunProvider:
     def policy(self) -> Mapping[str, object]:
         """Return the minimal RAM policy, for the tables that we know of."""
         tables = self._chosen or self._choice.named
-        return ram_policy(self.identity.region, self.identity.account, tables, by_tag=self._choice.tag is not None)
+        me, by_tag = self.identity, self._choice.tag is not None
+        return ram_policy(me.region, me.account, tables, eni=me.eni, by_tag=by_tag)
 
     async def _reach(self, goal: Goal, destinations: Collection[Network]) -> dict[Network, CloudError]:
         if not destinations:

@@ -109,6 +109,7 @@ class DataPlane:
         self.died = False
         self.answered_at = time.monotonic()
         self._answered, self._gso = answered, gso
+        self._awake = asyncio.Event()
         self._inboxes: dict[bytes, asyncio.Queue[Report | None]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -128,6 +129,13 @@ class DataPlane:
             # Only the worker may hold it: the carrier falls with the last descriptor.
             os.close(device.fd)
         asyncio.get_running_loop().add_reader(self._socket, self._listen)
+
+    async def awake(self) -> None:
+        """Return once the worker works, or is gone. It starts in 0.1 s, on a slow machine that just boots in several.
+
+        A connection that it is handed before that answers no probe, and the other end would take it for dead.
+        """
+        await self._awake.wait()
 
     async def _attach(self) -> tun.Tun:
         """Open the TUN; a predecessor's data plane may need a moment to die, or some help."""
@@ -223,6 +231,7 @@ class DataPlane:
             asyncio.get_running_loop().remove_reader(self._socket)
             tun.settle(self.device.encode())
             self.died = True
+            self._awake.set()
             for inbox in self._inboxes.values():
                 inbox.put_nowait(None)
             return
@@ -233,6 +242,7 @@ class DataPlane:
             case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
                 self.traffic = Traffic(rtt, counters, channels)
                 self.answered_at = time.monotonic()
+                self._awake.set()
                 self._answered()
             case {"is": "alive", "session": session}:
                 self._deliver(Alive(bytes.fromhex(session)))

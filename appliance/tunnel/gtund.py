@@ -220,12 +220,15 @@ def main() -> None:
         _carry_out(options)
     except clients.UnknownClient as error:
         sys.exit(f"gtund: there is no client {error}: `gtund client ls` lists them")
+    except config.ConfigError as error:
+        sys.stderr.write(f"gtund: {error}\n")
+        sys.exit(2)  # starting again does not mend it
     except (
         Unusable,
-        config.ConfigError,
         clients.ClientExists,
         clients.BadName,
         clients.BadPrefix,
+        clients.DamagedClient,
         clients.PoolEmpty,
         nat.FirewallRefused,
         tun.DeviceRefused,

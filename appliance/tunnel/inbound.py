@@ -32,6 +32,9 @@ class Inbound:
 
     def deliver(self, batch: memoryview, sources: Sources, *, ordered: bool) -> None:
         """Write a batch's packets; raise `RemoteProtocolError` if it is none. `ordered`: whether its channel is."""
+        if (only := frame.only(batch)) is not None:
+            self._write(*only, sources)
+            return
         for shape, segment, pieces in coalesce(self._first(batch, ordered=ordered)):
             if len(pieces) == 1:
                 self._write(shape, segment, pieces[0], sources)

@@ -23,7 +23,7 @@ from typing import Final
 from appliance.notify import Watchdog
 
 from . import frame, greeting, keys, nat, tun
-from .clients import Client, Registry, UnknownClient
+from .clients import Client, DamagedClient, Registry, UnknownClient
 from .config import Network, TunnelConfig
 from .dataplane import DataPlane, Over, Ready, Roamed, WorkerDied
 from .gate import PATIENCE, Gate, Pace, Place
@@ -284,8 +284,7 @@ class Server:
             log.warning("refused a client from %s: no such client, or another key", source)
             conversation.refuse(
                 Refusal.DENIED,
-                "no client of that name has this key, and the join token is spent or expired:"
-                " make a new one with `gtund client add` and join the link anew",
+                "no client of that name has this key, and the join token is spent or expired",
             )
         return client
 
@@ -302,6 +301,8 @@ class Server:
             plane = await self._plane(client)
             if (old := self.served.pop(client.name, None)) is not None:
                 old.end(Refusal.REPLACED, "the same client opened a newer session")
+            async with asyncio.timeout(_SILENT):
+                await plane.awake()  # what it is handed from the welcome on has to be answered in time
             session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
             session = keys.Session.agree(session_id, hello.random, ours)
             six = self._tunnel.six(IPv4Address(client.address))
@@ -377,7 +378,7 @@ class Server:
         feeds the watchdog, unless a data plane has fallen silent.
         """
         for device in tun.with_alias(_ALIAS):
-            if device not in {device_of(client.name) for client in self._registry.all()}:
+            if device not in {device_of(name) for name in self._registry.names()}:
                 tun.destroy(device)  # removed while no gtund ran
         tun.keep_behind(self._behind())
         while True:
@@ -400,6 +401,8 @@ class Server:
             return self._registry.get(name)
         except UnknownClient:
             return None
+        except DamagedClient:
+            return self._owners.get(name)
 
     async def _forget(self, name: str) -> None:
         del self._owners[name]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -37,6 +36,7 @@ LARGEST: Final = frame.LARGEST_SEALED
 _SPARE: Final = 0x8000
 """In a part's number: it is a spare, and the rest is its own number."""
 
+_LAST_KIND: Final = int(frame.Kind.ECHO)
 _NONCE: Final = struct.Struct("!4xQ")
 _SMALLEST_PART: Final = 256
 
@@ -69,7 +69,7 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
         return None
     version, kind, epoch, session_id, counter, length = PREFIX.unpack_from(header)
     size, number = PLACE.unpack_from(header, PREFIX.size)
-    if version != frame.VERSION or kind > frame.Kind.ECHO or not frame.TAG <= length <= LARGEST:
+    if version != frame.VERSION or kind > _LAST_KIND or not frame.TAG <= length <= LARGEST:
         return None
     if size < min(_SMALLEST_PART, length):
         return None
@@ -87,12 +87,20 @@ def _places(size: int) -> list[bytes]:
     return [PLACE.pack(size, number) for number in range(-(-LARGEST // size))]
 
 
-def run(heads: bytes, place: Place) -> bool:
-    """Return whether these headers, one behind the other, are of one unit's datagrams in order, from `place` on."""
+def _heads(prefix: bytes, places: list[bytes]) -> bytes:
+    """Return the headers of these datagrams of a unit, one behind the other."""
+    return prefix + prefix.join(places)
+
+
+def run(heads: bytes, place: Place, parts: int) -> bool:
+    """Return whether these headers, one behind the other, are of one unit's datagrams in order, from `place` on.
+
+    `parts`: how many bytes followed them in all, which has to be what that many datagrams of the unit carry.
+    """
     count = len(heads) // OVERHEAD
-    prefix = heads[: PREFIX.size]
-    expected = _places(place.size)[place.number : place.number + count]
-    return heads == b"".join([prefix + which for which in expected])
+    if parts != min(count * place.size, place.length - place.number * place.size):
+        return False
+    return heads == _heads(heads[: PREFIX.size], _places(place.size)[place.number : place.number + count])
 
 
 class Sealer:
@@ -113,7 +121,7 @@ class Sealer:
         """Return how many units the present key has sealed."""
         return self.counter - self._first
 
-    def seal(self, kind: frame.Kind, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
+    def seal(self, kind: int, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
         """Write the sealed unit into `sealed`; return (the prefix of its datagrams, its length in bytes)."""
         if self.counter >= keys.LAST_COUNTER:
             raise frame.LocalProtocolError("a key has sealed all that it may")
@@ -124,29 +132,40 @@ class Sealer:
         return prefix, length
 
 
-def cut(prefix: bytes, sealed: memoryview, size: int, most: int) -> Iterator[list[bytes | memoryview]]:
-    """Yield, for one send each, the pieces of at most `most` datagrams that carry `sealed` in parts of `size` bytes.
+class Cuts:
+    """The memory that units are sealed into, `memory`, cut into parts of `size` bytes once and for all.
 
-    They are spread evenly over the sends, so that no send is left with a single small one.
+    To cut every unit anew would cost more than to seal it: there is a view of memory for each part.
     """
-    length, places = len(sealed), _places(size)
-    count = -(-length // size)
-    sends = -(-count // most)
-    each = -(-count // sends)
-    for first in range(0, count, each):
-        last = min(first + each, count)
-        pieces: list[bytes | memoryview] = [b""] * (2 * (last - first))
-        pieces[::2] = [prefix + place for place in places[first:last]]
-        pieces[1::2] = [sealed[start : start + size] for start in range(first * size, last * size, size)]
-        yield pieces
 
+    def __init__(self, memory: memoryview, size: int) -> None:
+        self._memory, self._size = memory, size
+        self._places = _places(size)
+        self._heads = memoryview(bytearray(len(self._places) * OVERHEAD))
+        self._pieces: list[memoryview] = []
+        for number in range(len(self._places)):
+            self._pieces.append(self._heads[number * OVERHEAD : (number + 1) * OVERHEAD])
+            self._pieces.append(memory[number * size : (number + 1) * size])
 
-def spares(prefix: bytes, sealed: memoryview, size: int) -> list[bytes | memoryview]:
-    """Return the pieces of the spare datagrams of a unit that is cut into parts of `size` bytes."""
-    pieces: list[bytes | memoryview] = []
-    for number, part in enumerate(spare.make(sealed, size)):
-        pieces += prefix + PLACE.pack(size, _SPARE | number), part
-    return pieces
+    def of(self, prefix: bytes, length: int, most: int) -> list[list[memoryview]]:
+        """Return, for one send each, the pieces of at most `most` datagrams that carry the unit of `length` bytes.
+
+        They are spread evenly over the sends, so that no send is left with a single small one. All of it is borrowed
+        until the next unit.
+        """
+        count = -(-length // self._size)
+        self._heads[: count * OVERHEAD] = _heads(prefix, self._places[:count])
+        pieces = self._pieces[: 2 * count]
+        pieces[-1] = self._memory[(count - 1) * self._size : length]
+        each = 2 * -(-count // -(-count // most))
+        return [pieces[at : at + each] for at in range(0, 2 * count, each)]
+
+    def spares(self, prefix: bytes, length: int, most: int) -> list[list[memoryview]]:
+        """Return the same of the spare datagrams of this unit."""
+        pieces: list[memoryview] = []
+        for number, part in enumerate(spare.make(self._memory[:length], self._size)):
+            pieces += memoryview(prefix + PLACE.pack(self._size, _SPARE | number)), memoryview(part)
+        return [pieces[at : at + 2 * most] for at in range(0, len(pieces), 2 * most)]
 
 
 class Opener:

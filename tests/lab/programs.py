@@ -26,10 +26,10 @@ WATCHDOG: Final = 30.0  # seconds, as in the image's units
 ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
 
 
-def world(settle_ms: int = 100, quota: int = 200, user_data: str = "") -> str:
+def world(settle_ms: int = 100, quota: int = 200, user_data: str = "", public_key: str = "") -> str:
     """Return the emulator's world.toml: the Shenzhen VPC of the drawing.
 
-    `quota`: custom entries of a table; `user_data`: the appliance's.
+    `quota`: custom entries of a table; `user_data`, `public_key`: what the appliance was started with.
     """
     return (
         f"""\
@@ -89,6 +89,7 @@ mac = "{net.MAC["appliance"]}"
 role = true
 eip = "{net.APPLIANCE_EIP}"
 user_data = {json.dumps(user_data)}
+public_key = {json.dumps(public_key)}
 """
         + "".join(
             f"""

@@ -140,7 +140,7 @@ def healthy() -> dict[str, Any]:
 def empty() -> dict[str, Any]:
     """A machine on its first day."""
     step = "`nexthop link join NAME` takes a token from the far end"
-    advice = {"level": "ok", "code": "no-link", "text": "no link yet", "next_step": step, "about": ""}
+    advice = {"level": "ok", "code": "no-link", "text": "there is no link yet", "next_step": step, "about": ""}
     verdict = {key: advice[key] for key in ("level", "text", "next_step")}
     bare = routes()
     bare["tables"] = [{**bare["tables"][0], "entries": [entry("172.18.0.0/16", "system", "")]}]
@@ -163,7 +163,7 @@ def broken() -> dict[str, Any]:
         _finding("foreign-entry", f"{SERVICES} (cloud): {foreign}", adopt, SERVICES),
         _finding("no-path", f"{PODS} (path): tcp:10.244.1.20:80 does not answer", probe, PODS),
     ]
-    summary = f"{findings[0]['text']} (and 2 more); 1 of 4 CIDRs ready, 1 of 2 links up"
+    summary = f"{findings[0]['text']} (and 2 more); 1 of 3 CIDRs ready, 1 of 2 links up"
     cidrs = [
         cidr(SERVICES, comment="services", cloud=layer("error", foreign, "foreign-entry")),
         cidr(

@@ -66,3 +66,27 @@ def test_a_session_that_has_no_more_numbers_is_followed_by_another(ends):
             await until(lambda: server.served.get("shenzhen") not in (None, first))
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("device", ["tun-hk", "gt-shenzhen"])
+def test_no_connection_is_opened_before_the_data_planes_work(ends, monkeypatch, device):
+    """One that is slow to start would answer no probe, and be taken for dead: on a machine that boots, say."""
+    awake = FakePlane.awake
+
+    async def slow(plane):
+        if plane.device == device:
+            plane.works.clear()
+        await awake(plane)
+
+    monkeypatch.setattr(FakePlane, "awake", slow)
+
+    async def story():
+        async with ends.gtund() as (_, port), ends.gtun(port) as link:
+            await until(lambda: any(not plane.works.is_set() for plane in FakePlane.all))
+            assert not [word for plane in FakePlane.all for word, _ in plane.told if word == "connect"]
+            (late,) = [plane for plane in FakePlane.all if not plane.works.is_set()]
+            late.works.set()
+            await up(link)
+            assert near().told.count(("connect", 0)) == 1
+
+    asyncio.run(story())

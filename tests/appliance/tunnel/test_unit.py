@@ -16,7 +16,7 @@ def datagrams(sealer: unit.Sealer, plain: bytes, size: int = 1400, most: int = 4
     sealed = memoryview(bytearray(unit.LARGEST))
     prefix, length = sealer.seal(frame.Kind.DATA, plain, sealed)
     out = []
-    for pieces in unit.cut(prefix, sealed[:length], size, most):
+    for pieces in unit.Cuts(sealed, size).of(prefix, length, most):
         out += [bytes(head) + bytes(part) for head, part in zip(pieces[::2], pieces[1::2], strict=True)]
     return out
 
@@ -25,9 +25,12 @@ def spare(sealer: unit.Sealer, plain: bytes, size: int) -> tuple[list[bytes], li
     """Return the datagrams of one unit, and its spare ones."""
     sealed = memoryview(bytearray(unit.LARGEST))
     prefix, length = sealer.seal(frame.Kind.DATA, plain, sealed)
-    sends = (*unit.cut(prefix, sealed[:length], size, 44), unit.spares(prefix, sealed[:length], size))
-    joined = [[bytes(a) + bytes(b) for a, b in zip(send[::2], send[1::2], strict=True)] for send in sends]
-    return [datagram for send in joined[:-1] for datagram in send], joined[-1]
+    cuts = unit.Cuts(sealed, size)
+    return joined(cuts.of(prefix, length, 44)), joined(cuts.spares(prefix, length, 44))
+
+
+def joined(sends: list[list[memoryview]]) -> list[bytes]:
+    return [bytes(a) + bytes(b) for send in sends for a, b in zip(send[::2], send[1::2], strict=True)]
 
 
 class Receiver:
@@ -63,7 +66,7 @@ def test_units_come_out_whole_whatever_the_order_of_their_datagrams(plains, size
 @given(st.integers(1, 60_000), st.integers(300, 9000), st.integers(1, 64))
 def test_a_unit_is_spread_evenly_over_its_sends(length, size, most):
     sealed = memoryview(bytes(length))
-    sends = list(unit.cut(bytes(unit.PREFIX.size), sealed, size, most))
+    sends = unit.Cuts(sealed, size).of(bytes(unit.PREFIX.size), length, most)
     counts = [len(pieces) // 2 for pieces in sends]
     assert sum(counts) == -(-length // size)
     assert max(counts) <= most
@@ -187,10 +190,13 @@ def test_a_run_of_one_units_datagrams_is_told_from_any_other():
     def heads(*of: bytes) -> bytes:
         return b"".join(datagram[: unit.OVERHEAD] for datagram in of)
 
-    assert unit.run(heads(*one[1:]), place)
-    assert not unit.run(heads(one[1], one[3]), place)
-    assert not unit.run(heads(one[1], other[2]), place)
-    assert not unit.run(heads(*one[1:], other[0]), place)
+    carried = len(one) * 1400 - 1400 - (len(one) * 1400 - (5000 + frame.TAG))
+    assert unit.run(heads(*one[1:]), place, carried)
+    assert not unit.run(heads(*one[1:]), place, carried + 1)  # the last one is longer than its place
+    assert not unit.run(heads(*one[1:]), place, carried - 1)
+    assert not unit.run(heads(one[1], one[3]), place, 2 * 1400)
+    assert not unit.run(heads(one[1], other[2]), place, 2 * 1400)
+    assert not unit.run(heads(*one[1:], other[0]), place, carried + 1400)
 
 
 @given(st.lists(st.integers(0, 9000), max_size=200))
