@@ -63,6 +63,7 @@ _LINK: Final[Mapping[str, str]] = {
     "device": "find out what takes the link's device or its address away; it is tried again",
     "stopping": "gtund was stopped at the far end: see whether it starts again",
     "no-path": "look at forwarding and NAT at the far end",
+    "unproven": "let the far end answer pings from the tunnel, or `nexthop cidr set CIDR --probe` what answers there",
     "timeout": "check the path to the server; it is tried again",
     "replaced": "where another machine uses this client's key, give each its own token",
     "gone": "it is tried again; where it goes on, look at the path to the server and at gtund's log there",
@@ -74,6 +75,7 @@ _CIDR: Final[Mapping[str, str]] = {
     "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
     "changed-by-hand": "`nexthop cidr adopt` the entry to have it back, or remove the CIDR here",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
+    "no-ipv6": "have gtund serve an IPv6 CIDR there ([tunnel] serve in gtund.toml), or remove this one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
     "cloud-rejected": "remove the CIDR, or mend what the cloud complains about",
     "cloud-denied": "give the instance's role the permissions that `nexthop ram-policy` prints",
@@ -150,6 +152,8 @@ def _links(status: Status, wanted: Sequence[CidrStatus], dead: bool) -> Iterator
     for link in status.links:
         if link.state != "up":
             yield _link(link, Level.BROKEN if dead and link.name in used else Level.DEGRADED)
+        elif link.code:
+            yield _link(link, Level.DEGRADED)
 
 
 def _link(link: LinkStatus, level: Level) -> Finding:

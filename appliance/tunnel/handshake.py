@@ -6,6 +6,7 @@ import asyncio
 import base64
 import functools
 import os
+import ssl
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -35,6 +36,10 @@ def meaning(link: config.LinkConfig, error: Exception) -> LinkDown:
             return LinkDown("pin-mismatch", f"{error}: somebody is in between, or gtund was set up anew")
         case frame.RemoteProtocolError():
             return LinkDown("protocol", f"{link.server} does not speak our protocol: {error}")
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return LinkDown("unreachable", f"{link.server} hung up before the handshake was done")
+        case ssl.SSLError():  # whose number is none of the system's
+            return LinkDown("protocol", f"{link.server} does not speak our protocol: {error.reason or error}")
     why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return LinkDown("unreachable", f"{link.server} cannot be reached: {why}")
 
