@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from . import arrivals, frame, keys, segment, udp, unit, virtio
+from .blackhole import BlackHole, next_smaller
 from .buffers import Batch, Pool
 from .fairqueue import FairQueue
-from .liveness import Liveness
+from .liveness import PROBE, Liveness, sent_at
 from .loss import Loss
 from .pacing import Pacing
 
@@ -75,6 +76,7 @@ class Datagram:
         self._session_id = session.session_id
         self._reassembly = unit.Reassembly()
         self._contradicted = self._withheld = 0
+        self._holes = BlackHole()
         self._told = (-1, 0)  # at the last echo: the newest unit, and how many parts had been forged
         self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
@@ -95,6 +97,7 @@ class Datagram:
             self._sock.close()
         udp.prepare(sock)
         self._sock, self.fd, self.waiting = sock, sock.fileno(), False
+        self._holes = BlackHole()
         self._attached_at = time.monotonic()
         self._set_mtu(sock, self._mtu)
 
@@ -135,7 +138,19 @@ class Datagram:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
         if kind is frame.Kind.ECHO:
             payload += self._taken()
+        else:
+            payload = self._stretched(payload)
         self.urgent.append((kind, payload))
+
+    def _stretched(self, probe: bytes) -> bytes:
+        """Return a probe, perhaps so long that its echo is a full datagram; before that, heed what is known so far."""
+        now = sent_at(probe)
+        if self._sock is not None and self._holes.swallows(now):
+            self._counters["path_mtu_lowered"] += 1
+            self._set_mtu(self._sock, next_smaller(self._mtu))
+        full = self._holes.full(suspected=self._loss.ratio > unit.Sizing.TOLERATED)
+        self._holes.sent(now, full=full)
+        return probe.ljust(self._sizing.smallest - _REPORT.size, b"\0") if full else probe
 
     def _taken(self) -> bytes:
         """Return what the peer is told of its units. Where parts are being forged, a few count as lost.
@@ -152,7 +167,10 @@ class Datagram:
         """Take an echo: the round trip, and what the peer tells of what arrived."""
         if len(payload) <= _REPORT.size:
             return
-        self.liveness.echoed(payload[: -_REPORT.size], now)
+        probe = payload[: -_REPORT.size][:PROBE]
+        if len(probe) == PROBE:
+            self._holes.echoed(sent_at(probe))
+        self.liveness.echoed(probe, now)
         if self._sock is not None and self.liveness.alive:
             self.usable_until = now + _USABLE - self.liveness.silence(now)
         sent, taken = _REPORT.unpack(payload[-_REPORT.size :])

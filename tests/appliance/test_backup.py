@@ -96,13 +96,14 @@ def test_a_database_of_the_version_before_revisions_keeps_its_records_which_can_
     with contextlib.closing(sqlite3.connect(store._path)) as old:
         for script in MIGRATIONS[:3]:
             old.executescript(script)
-        old.execute(
-            "INSERT INTO intent VALUES ('10.244.0.0/16', 'hk', 0, 'pods', 'withdrawn', 5.0, '1400', '', 'keep', 30)"
-        )
+        for cidr in (POD, SERVICE):
+            values = (str(cidr), "hk", 0, "pods", "withdrawn", 5.0, "1400", "", "keep", 30)
+            old.execute("INSERT INTO intent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         old.execute("INSERT INTO history VALUES (7, 5.0, 'attract', 'withdrawn', '10.244.0.0/16', '')")
         old.execute("PRAGMA user_version = 3")
         old.commit()
-    (before,) = store.all()
+    untouched, before = store.all()
+    assert store.drop(SERVICE, untouched.revision) is True
     assert before == Intent(POD, "hk", snat=False, comment="pods", phase=Phase.WITHDRAWN, created_at=5.0, mss=1400)
     assert IntentReader(store.path).all()[0].revision == before.revision == 0
     store.put(Intent(POD, "hk"))

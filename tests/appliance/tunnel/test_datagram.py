@@ -2,7 +2,8 @@
 
 import select
 import socket
-from collections import Counter
+import struct
+from collections import Counter, deque
 
 import pytest
 
@@ -207,3 +208,32 @@ def test_small_datagrams_that_the_kernel_joined_are_all_taken(last):
     assert not server.counters
     client.channel.close()
     server.channel.close()
+
+
+def test_a_path_that_swallows_full_datagrams_is_given_shorter_ones(ends):
+    """Nobody says "fragmentation needed": only the probes tell."""
+    client, server = ends
+    fits, clock = 1400, 0.0
+    wire = client.channel._sock
+
+    class Narrow(deque[list[memoryview]]):
+        def extend(self, sends):
+            super().extend(each for each in sends if sum(map(len, each[:2])) + 28 <= fits)
+
+    client.channel._unsent = Narrow()
+    client.channel._loss.reported(100, 50, 0.0)  # something is being lost
+    for _ in range(100):
+        clock += 0.25
+        client.channel.say(frame.Kind.PROBE, struct.pack("!d", clock))
+        client.flush()
+        while select.select([server.channel.fd], [], [], 0)[0]:
+            for _, plain in server.channel.receive():
+                server.channel.say(frame.Kind.ECHO, bytes(plain))
+        server.flush()
+        while select.select([wire], [], [], 0)[0]:
+            for kind, plain in client.channel.receive():
+                assert kind == frame.Kind.ECHO
+                client.channel._holes.echoed(struct.unpack_from("!d", plain)[0])
+    assert client.channel.state["mtu"] == fits
+    assert client.counters["path_mtu_lowered"] == 2
+    assert server.channel.state["mtu"] == 1500
