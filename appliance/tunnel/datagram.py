@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from . import arrivals, frame, keys, segment, udp, unit, virtio
+from .blackhole import BlackHole, next_smaller
 from .buffers import Batch, Pool
 from .fairqueue import FairQueue
-from .liveness import Liveness
+from .liveness import PROBE, Liveness, sent_at
 from .loss import Loss
 from .pacing import Pacing
 
@@ -72,6 +73,7 @@ class Datagram:
         self._session_id = session.session_id
         self._reassembly = unit.Reassembly()
         self._contradicted = self._withheld = 0
+        self._holes = BlackHole()
         self._told = (-1, 0)  # at the last echo: the newest unit, and how many parts had been forged
         self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
@@ -82,6 +84,7 @@ class Datagram:
         self.resume_at = 0.0
         self._sent, self._reported_at = 0, time.monotonic()
         self._units: Iterator[memoryview] = iter(())
+        self._spare = False
         self._unsent: deque[list[memoryview]] = deque()
         self.waiting = False
 
@@ -91,6 +94,7 @@ class Datagram:
             self._sock.close()
         udp.prepare(sock)
         self._sock, self.fd, self.waiting = sock, sock.fileno(), False
+        self._holes = BlackHole()
         self._attached_at = time.monotonic()
         self._set_mtu(sock, self._mtu)
 
@@ -131,7 +135,19 @@ class Datagram:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
         if kind is frame.Kind.ECHO:
             payload += self._taken()
+        else:
+            payload = self._stretched(payload)
         self.urgent.append((kind, payload))
+
+    def _stretched(self, probe: bytes) -> bytes:
+        """Return a probe, perhaps so long that its echo is a full datagram; before that, heed what is known so far."""
+        now = sent_at(probe)
+        if self._sock is not None and self._holes.swallows(now):
+            self._counters["path_mtu_lowered"] += 1
+            self._set_mtu(self._sock, next_smaller(self._mtu))
+        full = self._holes.full(suspected=self._loss.ratio > unit.Sizing.TOLERATED)
+        self._holes.sent(now, full=full)
+        return probe.ljust(self._sizing.smallest - _REPORT.size, b"\0") if full else probe
 
     def _taken(self) -> bytes:
         """Return what the peer is told of its units. Where parts are being forged, a few count as lost.
@@ -148,7 +164,10 @@ class Datagram:
         """Take an echo: the round trip, and what the peer tells of what arrived."""
         if len(payload) <= _REPORT.size:
             return
-        self.liveness.echoed(payload[: -_REPORT.size], now)
+        probe = payload[: -_REPORT.size][:PROBE]
+        if len(probe) == PROBE:
+            self._holes.echoed(sent_at(probe))
+        self.liveness.echoed(probe, now)
         if self._sock is not None and self.liveness.alive:
             self.usable_until = now + _USABLE - self.liveness.silence(now)
         sent, taken = _REPORT.unpack(payload[-_REPORT.size :])
@@ -192,21 +211,29 @@ class Datagram:
         while (part := next(self._units, None)) is None:
             if (batch := self.queue.pop(now)) is None:
                 return False
+            self._spare = batch.memory[0] & frame.COPY != 0
             self._units = self._units_of(batch)
-        self._seal(_DATA, part)
+        self._seal(_DATA, part, spare=self._spare)
         return True
 
     def _units_of(self, batch: Batch) -> Iterator[memoryview]:
-        """Yield a batch in units of the size that the path bears, then let it be used again."""
+        """Yield a batch in units of the size that the path bears, then let it be used again.
+
+        One that bears losses, since spare parts go with it, is not cut.
+        """
         whole = batch.memory[: batch.length]
-        yield from (whole,) if batch.length <= self._sizing.limit else _smaller(whole, self._sizing.limit)
+        fits = self._spare or batch.length <= self._sizing.limit
+        yield from (whole,) if fits else _smaller(whole, self._sizing.limit)
         self._pool.give(batch)
 
-    def _seal(self, kind: int, plain: memoryview | bytes) -> None:
+    def _seal(self, kind: int, plain: memoryview | bytes, *, spare: bool = False) -> None:
         prefix, length = self._sealer.seal(kind, plain, self._sealed)
         self._sent += length
         self._pacing.sent(length)
-        self._unsent.extend(self._cuts.of(prefix, length, _MOST_SEGMENTS if self._gso else 1))
+        most = _MOST_SEGMENTS if self._gso else 1
+        self._unsent.extend(self._cuts.of(prefix, length, most))
+        if spare:
+            self._unsent.extend(self._cuts.spares(prefix, length, most))
 
     def _push(self) -> bool:
         """Send the sealed unit; return False if the socket takes no more now. An error costs the unit."""
@@ -269,6 +296,8 @@ class Datagram:
         if place is None or place.session_id != self._session_id:
             self._counters["drop_malformed" if place is None else "drop_stray"] += 1
             return
+        if place.spare and not self._opener.window.fresh(place.counter):  # it was not needed
+            return
         sealed = self._reassembly.add(place, count, parts, time.monotonic())
         if self._reassembly.contradictions > self._contradicted:
             self._counters["drop_forged"] += 1
@@ -309,7 +338,7 @@ def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:
 
 def _single(batch: memoryview, limit: int) -> Iterator[tuple[int, int, bytearray | memoryview]]:
     for shape, size, packet in frame.packets(batch):
-        if shape & virtio.SEGMENTED and len(packet) > limit:
+        if shape & virtio.SEGMENTED and not shape & frame.COPY and len(packet) > limit:
             for piece_shape, piece in segment.split(shape, size, packet):
                 yield piece_shape, 0, piece
         else:

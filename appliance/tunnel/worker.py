@@ -263,7 +263,7 @@ class Worker:
 
     def _take(self, session: Session, channel: Channel, kind: int, plain: memoryview) -> None:
         if kind == _DATA:
-            self._inbound.deliver(plain, session.sources)
+            self._inbound.deliver(plain, session.sources, ordered=channel is not session.datagram)
         elif kind == frame.Kind.PROBE:
             channel.say(frame.Kind.ECHO, bytes(plain))
         elif kind == frame.Kind.ECHO:

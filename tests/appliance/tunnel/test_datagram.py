@@ -2,7 +2,8 @@
 
 import select
 import socket
-from collections import Counter
+import struct
+from collections import Counter, deque
 
 import pytest
 
@@ -152,6 +153,28 @@ def test_parts_forged_in_units_to_come_spoil_none_and_make_units_small():
     server.channel.close()
 
 
+def test_a_copy_is_sent_whole_and_bears_the_loss_of_a_datagram():
+    client, server = End(Direction.TO_SERVER, gso=False), End(Direction.TO_CLIENT)
+    near, line = sockets()
+    far, out = sockets()
+    client.channel.attach(near)
+    server.channel.attach(far)
+    client.channel._sizing.limit = 1000
+    packet = bytes(range(250)) * 100
+    batch = client.pool.take()
+    batch.copy((7, 1), 0, 0, memoryview(packet), 0.0)
+    client.channel.queue.put(batch, 1, 0.0)
+    client.flush()
+    datagrams = [line.recv(2000) for _ in range(-(-len(packet) // 1400) + 3)]
+    for datagram in (*datagrams[:4], *datagrams[5:]):
+        out.send(datagram)
+    [(_, came)] = server.receive(1)
+    assert came == frame.TICKET.pack(7, 1) + packet
+    assert not server.counters
+    for sock in (near, line, far, out):
+        sock.close()
+
+
 def test_probes_that_nobody_takes_fill_no_memory(ends):
     client, _ = ends
     for number in range(10_000):
@@ -207,3 +230,32 @@ def test_small_datagrams_that_the_kernel_joined_are_all_taken(last):
     assert not server.counters
     client.channel.close()
     server.channel.close()
+
+
+def test_a_path_that_swallows_full_datagrams_is_given_shorter_ones(ends):
+    """Nobody says "fragmentation needed": only the probes tell."""
+    client, server = ends
+    fits, clock = 1400, 0.0
+    wire = client.channel._sock
+
+    class Narrow(deque[list[memoryview]]):
+        def extend(self, sends):
+            super().extend(each for each in sends if sum(map(len, each[:2])) + 28 <= fits)
+
+    client.channel._unsent = Narrow()
+    client.channel._loss.reported(100, 50, 0.0)  # something is being lost
+    for _ in range(100):
+        clock += 0.25
+        client.channel.say(frame.Kind.PROBE, struct.pack("!d", clock))
+        client.flush()
+        while select.select([server.channel.fd], [], [], 0)[0]:
+            for _, plain in server.channel.receive():
+                server.channel.say(frame.Kind.ECHO, bytes(plain))
+        server.flush()
+        while select.select([wire], [], [], 0)[0]:
+            for kind, plain in client.channel.receive():
+                assert kind == frame.Kind.ECHO
+                client.channel._holes.echoed(struct.unpack_from("!d", plain)[0])
+    assert client.channel.state["mtu"] == fits
+    assert client.counters["path_mtu_lowered"] == 2
+    assert server.channel.state["mtu"] == 1500
