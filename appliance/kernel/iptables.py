@@ -46,10 +46,13 @@ class Iptables(Backend):
         return tuple(found)
 
     def put(self, wanted: Layout) -> None:
-        """Write each set and table that differs, nat first. IPv6 is touched only for an IPv6 CIDR."""
+        """Write each set and table that differs, nat first. IPv6 is touched only where rules for it are asked for."""
+        six = _concerns6(wanted)
+        for version in (4, 6) if six else (4,):
+            shapes.jump(version, Chain.FORWARD)  # a child builds them once, for a second: nobody shall wait for it
         with self._one_at_a_time, self._locked():
             self._put(4, wanted)
-            if _concerns6(wanted):
+            if six:
                 self._put(6, wanted)
             else:
                 self._purge(6)

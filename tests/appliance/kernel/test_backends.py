@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -58,9 +59,7 @@ KINDS = {
         clamp=frozenset({"tun-us"}),
         vpc="ens5.100",
     ),
-    "guarded, the far end asks nothing": replace(USUAL, guarded=HK, own=frozenset({OWN})),
     "guarded, the far end may ask": replace(USUAL, guarded=HK, own=frozenset({OWN}), inbound=HK),
-    "guarded before anything is known": Rules(guarded=HK),
     "guarded in IPv6, two tunnels with one subnet": Rules(
         masquerade=frozenset({POD, POD6}),
         forward=frozenset({"tun-hk", "tun-us"}),
@@ -71,6 +70,10 @@ KINDS = {
         own=frozenset({OWN, (OWN[0], "tun-us"), (ip_network("fd64::/64"), "tun-hk")}),
         six=True,
     ),
+}
+GUARDED = {
+    "guarded, the far end asks nothing": replace(USUAL, guarded=HK, own=frozenset({OWN})),
+    "guarded before anything is known": Rules(guarded=HK),
 }
 FOREIGN = """
 for t in iptables-legacy ip6tables-legacy; do
@@ -95,14 +98,15 @@ def _without_ours(text: str) -> str:
     return re.sub(r"(?ms)^table inet nexthop \{.*?^\}\n", "", text)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *GUARDED])
 def test_what_is_written_reads_back_and_is_written_once(firewall: Backend, space: Space, kind: str) -> None:
+    rules = {**KINDS, **GUARDED}[kind]
     with space.entered():
-        assert not firewall.holds(KINDS[kind])
-        firewall.write(KINDS[kind])
-        assert firewall.holds(KINDS[kind])
+        assert not firewall.holds(rules)
+        firewall.write(rules)
+        assert firewall.holds(rules)
         done = firewall.writes
-        firewall.write(KINDS[kind])
+        firewall.write(rules)
         assert firewall.writes == done
 
 
@@ -318,6 +322,32 @@ def test_the_lock_of_the_iptables_commands_is_respected(
         os.close(holder)
         firewall.write(USUAL)
         assert firewall.holds(USUAL)
+
+
+@pytest.mark.iptables
+def test_the_lock_is_not_held_while_shapes_are_built(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from appliance.kernel import iptables, shapes, xtables  # noqa: PLC0415
+
+    monkeypatch.setattr(xtables, "LOCK", tmp_path / "xtables.lock")
+    build, held = shapes._shapes.__wrapped__, []
+
+    def watched(version: int) -> object:
+        descriptor = os.open(xtables.LOCK, os.O_RDONLY | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.append(version)
+        finally:
+            os.close(descriptor)
+        return build(version)
+
+    shapes.jump.cache_clear()
+    monkeypatch.setattr(shapes, "_shapes", lru_cache(watched))
+    with space.entered():
+        iptables.Iptables().write(KINDS["guarded in IPv6, two tunnels with one subnet"])
+    assert held == []
 
 
 @pytest.mark.iptables
