@@ -30,7 +30,7 @@ from .handshake import FAILURES, PATIENCE, connect, handshake, meaning
 from .legacy.client import Client
 from .legacy.config import read_client
 from .opened import Opened, open_data, open_datagram, said
-from .race import first, hang_up
+from .race import first
 from .rotation import CannotRotate, Rotation
 from .session import Conversation, Mode, Role, Welcome
 from .standing import LinkDown, Standing, State
@@ -155,28 +155,28 @@ class Gtun:
     async def _session(self) -> NoReturn:
         self._begin_anew.clear()
         async with asyncio.timeout(PATIENCE) as patience:
-            reader, writer = await connect(self._link)
+            line = await connect(self._link)
             try:
                 conversation = Conversation(Role.CLIENT)
-                events = said(conversation, reader)
-                welcome, session = await handshake(self._link, conversation, events, writer)
+                events = said(conversation, line)
+                welcome, session = await handshake(self._link, conversation, events, line)
                 self._take_lease(welcome)
                 await self._plane.awake()
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
-                    self._plane.connect_datagram(open_datagram(writer))
-                self._plane.connect(0, await open_data(writer, session, 0))
+                    self._plane.connect_datagram(open_datagram(line))
+                self._plane.connect(0, await open_data(line, session, 0))
                 await self._alive(session)
                 patience.reschedule(None)
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._standing.become(State.UP)
-                opened = Opened(self._link, self._plane, conversation, events, writer, session)
+                opened = Opened(self._link, self._plane, conversation, events, line, session)
                 self._rotation = opened.rotation
                 raise await first(opened.over(), self._device_lost(welcome), self._asked_to_begin_anew())
             finally:
                 self._rotation = None
-                hang_up(writer)
+                line.hang_up()
 
     def _take_lease(self, welcome: Welcome) -> None:
         try:
@@ -227,20 +227,20 @@ async def _try(link: config.LinkConfig) -> LinkDown | None:
     """
     try:
         async with asyncio.timeout(PATIENCE):
-            reader, writer = await connect(link)
+            line = await connect(link)
     except FAILURES as error:
         return meaning(link, error)
     try:
         async with asyncio.timeout(PATIENCE):
             conversation = Conversation(Role.CLIENT)
-            await handshake(link, conversation, said(conversation, reader), writer)
+            await handshake(link, conversation, said(conversation, line), line)
     except (LinkDown, RemoteProtocolError) as error:
         refusal = meaning(link, error)
         return None if refusal.code == "gone" else refusal
     except (OSError, TimeoutError):
         return None
     finally:
-        hang_up(writer)
+        line.hang_up()
     return None
 
 

@@ -16,7 +16,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.tunnel import greeting, gtun, identity, keys, server, tun
+from appliance.tunnel import greeting, gtun, identity, keys, planes, server, tun
 from appliance.tunnel.clients import Registry
 from appliance.tunnel.config import LinkConfig, TunnelConfig
 from appliance.tunnel.dataplane import Alive, Ready, Report, Traffic
@@ -146,7 +146,7 @@ def without_a_kernel(patch: pytest.MonkeyPatch) -> None:
     """Have both ends use data planes of this file, and no devices."""
     patch.setattr(FakePlane, "all", [], raising=False)
     patch.setattr(gtun, "DataPlane", FakePlane)
-    patch.setattr(server, "DataPlane", FakePlane)
+    patch.setattr(planes, "DataPlane", FakePlane)
     for name in ("configure", "destroy"):
         patch.setattr(tun, name, lambda *_: None)
     patch.setattr(tun, "lacks", lambda *_: None)
@@ -204,8 +204,8 @@ async def gtund_played(ends: Ends) -> AsyncIterator[tuple[asyncio.Queue[Line], i
     async def accept() -> None:
         while True:
             sock, _ = await loop.sock_accept(listener)
+            kept.append(sock)
             if await greeting.first_byte(sock) == b"n":
-                kept.append(sock)
                 continue
             reader = asyncio.StreamReader()
             protocol = asyncio.StreamReaderProtocol(reader, arrive)

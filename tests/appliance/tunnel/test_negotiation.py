@@ -217,6 +217,25 @@ def test_keys_are_made_anew_when_they_are_old_or_much_used(ends, limits, monkeyp
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("says", "code", "told"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol", "does not speak"), (b"", "unreachable", "hung up")],
+)
+def test_a_server_that_is_no_gtund_is_told_from_one_that_hangs_up(ends, says, code, told):
+    async def answer(reader, writer):
+        await reader.read(1)
+        writer.write(says)
+        writer.close()
+
+    async def story():
+        other = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with other, ends.gtun(other.sockets[0].getsockname()[1]) as link:
+            await until(lambda: link.report()["code"] == code)
+            assert told in link.report()["reason"]
+
+    asyncio.run(story())
+
+
 def test_without_a_session_there_are_no_keys_to_make_anew(ends):
     async def story():
         async with gtund_played(ends) as (_, port), ends.gtun(port) as link:
