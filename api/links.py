@@ -54,9 +54,9 @@ class LinkResource:
     state: str
     """`up`, `connecting` or `down`."""
     code: str
-    """Why it is not up, for machines; empty while it is."""
+    """Why it is not up, for machines; `unproven` where it is up and nothing has answered through it yet; else empty."""
     reason: str
-    """Why it is not up, for people; empty while it is."""
+    """The same for people."""
     address: str
     """Our address in the tunnel; empty before the first session."""
     peer: str

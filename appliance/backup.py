@@ -172,11 +172,19 @@ class Source(Protocol):
         ...
 
 
-async def keep(store: Source, database: Path, trouble: type[Exception], *, settle: float = _SETTLE) -> None:
+async def keep(
+    store: Source,
+    database: Path,
+    trouble: type[Exception],
+    *,
+    settle: float = _SETTLE,
+    again: float = _CHECK,
+) -> None:
     """Write a backup after each change, until cancelled. `trouble`: what the store raises when it cannot be read.
 
-    A store that cannot be written is tried again and again meanwhile.
+    One that fails is tried again after `again` seconds, and so is a store that cannot be written.
     """
+    failure = ""
     changed = asyncio.Event()
     store.on_change(changed.set)
     changed.set()  # what is there may be newer than the last backup
@@ -192,10 +200,14 @@ async def keep(store: Source, database: Path, trouble: type[Exception], *, settl
         changed.clear()
         try:
             await asyncio.to_thread(save, database, store.saved())
-        except trouble:
-            continue
-        except OSError as error:
-            log.warning("no backup could be written: %s", error)
+        except (trouble, OSError) as error:
+            if str(error) != failure:
+                log.warning("no backup could be written: %s", error)
+            failure = str(error)
+            changed.set()  # what it would have held is still to be saved
+            await asyncio.sleep(again)
+        else:
+            failure = ""
 
 
 def _older(path: Path) -> Path:

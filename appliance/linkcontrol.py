@@ -27,9 +27,11 @@ async def status(name: str, device: str, path: Path) -> LinkStatus:
         async with asyncio.timeout(_ANSWER_SECONDS):
             answer = await _ask(path)
     except TimeoutError:
-        return _silent(name, device, f"gtun does not answer on {path}")
+        return _silent(name, device, "its gtun runs, and does not answer")
+    except (FileNotFoundError, ConnectionRefusedError):  # never started, or ended and left its socket
+        return _silent(name, device, "no gtun runs for it")
     except OSError as error:
-        return _silent(name, device, f"no gtun answers on {path}: {error.strerror or error}")
+        return _silent(name, device, f"its gtun cannot be asked: {error.strerror or error}")
     try:
         return _understood(name, device, json.loads(answer))
     except (ValueError, RecursionError):

@@ -76,6 +76,7 @@ class Links:
 
     def __init__(self, state_dir: Path, run_dir: Path, *, clock: Callable[[], float] | None = None) -> None:
         self._files = state_dir / "links"
+        self._seen = False  # whether there has ever been a directory
         self._sockets = run_dir / "links"
         self._callbacks: list[Callable[[], None]] = []
         self._resolver = Resolver(clock)
@@ -85,7 +86,10 @@ class Links:
         self._callbacks.append(callback)
 
     def all(self) -> tuple[Link, ...]:
-        """Return every link, by name. A file that cannot be understood still counts as one. Raises `OSError`."""
+        """Return every link, by name. A file that cannot be understood still counts as one.
+
+        Raises `OSError` where it is not known which links there are, also because their directory has vanished.
+        """
         return tuple(self._read(name) for name in self._names())
 
     def devices(self) -> Mapping[str, str]:
@@ -96,7 +100,11 @@ class Links:
         try:
             names = sorted(path.stem for path in self._files.iterdir() if path.suffix == ".toml")
         except FileNotFoundError:
+            # The first link makes the directory, and nobody removes it. What is gone is elsewhere, not empty.
+            if self._seen or not self._files.parent.is_dir():
+                raise
             return []
+        self._seen = True
         return [name for name in names if join_token.NAME.fullmatch(name)]
 
     async def aims_at(self, token_text: str) -> frozenset[Address]:
@@ -112,6 +120,7 @@ class Links:
         token = join_token.decode(token_text)
         values = {"name": name, "device": DEVICE_PREFIX + name, **_credentials(token)}
         self._files.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._seen = True
         try:
             linkfile.write_new(self._path(name), linkfile.text("link", values))
         except FileExistsError:

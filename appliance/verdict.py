@@ -53,26 +53,29 @@ _REJOIN: Final = (
 )
 # What to do about a link that is down, by the code that its gtun gives; {link} is its name.
 _LINK: Final[Mapping[str, str]] = {
-    "not-running": "start the link's gtun service and read its log",
+    "not-running": "`journalctl -u nexthop-gtun@{link}` says why; `systemctl restart nexthop-gtun@{link}` starts it",
     "unreachable": "check the server's address and port, its security group, and that gtund runs",
-    "pin-mismatch": f"this is not the server that the token was made on: find out who answers there, then {_REJOIN}",
-    "denied": f"the server does not know this key: {_REJOIN}",
-    "removed": f"somebody removed this client at the far end; to have it back, {_REJOIN}",
+    "pin-mismatch": f"find out who answers there; where that is as it should be, {_REJOIN}",
+    "denied": _REJOIN,
+    "removed": f"to have it back, {_REJOIN}",
     "protocol": "check that both ends run the same version",
     "version": "upgrade the older of the two ends",
     "device": "find out what takes the link's device or its address away; it is tried again",
     "stopping": "gtund was stopped at the far end: see whether it starts again",
-    "no-path": "the session is up, but packets do not come back: look at forwarding and NAT at the far end",
+    "no-path": "look at forwarding and NAT at the far end",
+    "unproven": "let the far end answer pings from the tunnel, or `nexthop cidr set CIDR --probe` what answers there",
     "timeout": "check the path to the server; it is tried again",
-    "replaced": "another machine uses this client's key: give each its own token",
+    "replaced": "where another machine uses this client's key, give each its own token",
     "gone": "it is tried again; where it goes on, look at the path to the server and at gtund's log there",
     "broken": "it is tried again; where it goes on, look at gtund's log at the far end",
 }
+_TRIED: Final = "it is tried again; `journalctl -u nexthop-gtun@{link}` may say more"
 _CIDR: Final[Mapping[str, str]] = {
     "no-path": "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end",
     "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
     "changed-by-hand": "`nexthop cidr adopt` the entry to have it back, or remove the CIDR here",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
+    "no-ipv6": "have gtund serve an IPv6 CIDR there ([tunnel] serve in gtund.toml), or remove this one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
     "cloud-rejected": "remove the CIDR, or mend what the cloud complains about",
     "cloud-denied": "give the instance's role the permissions that `nexthop ram-policy` prints",
@@ -149,12 +152,14 @@ def _links(status: Status, wanted: Sequence[CidrStatus], dead: bool) -> Iterator
     for link in status.links:
         if link.state != "up":
             yield _link(link, Level.BROKEN if dead and link.name in used else Level.DEGRADED)
+        elif link.code:
+            yield _link(link, Level.DEGRADED)
 
 
 def _link(link: LinkStatus, level: Level) -> Finding:
     code = link.code or link.state
     why = link.reason or ("no session yet" if link.state == "connecting" else "no reason given")
-    step = _LINK.get(code, "it is tried again; see the log of the link's gtun").format(link=link.name)
+    step = _LINK.get(code, _TRIED).format(link=link.name)
     state = f"{link.state} ({link.code})" if link.code else link.state
     return Finding(level, f"link-{code}", f"link {link.name} is {state}: {why}", step, link.name)
 
@@ -172,7 +177,7 @@ def _cidr(cidr: CidrStatus, cloud_error: Problem | None, dead: bool) -> Iterator
     for name, layer in (("kernel", cidr.kernel), ("cloud", cidr.cloud), ("path", cidr.path)):
         said = cloud_error is not None and name == "cloud" and layer.code == cloud_error.code
         if layer.state is LayerState.ERROR and not said:
-            step = _CIDR.get(layer.code, "see the daemon's log")
+            step = _CIDR.get(layer.code, "`journalctl -u nexthopd` may say more")
             level = Level.BROKEN if dead else Level.DEGRADED
             yield Finding(level, layer.code or name, f"{network} ({name}): {layer.detail}", step, network)
 

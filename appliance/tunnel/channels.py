@@ -130,15 +130,16 @@ class Session:
     def spread(
         self, flow: int, outlet: object, length: int, now: float
     ) -> tuple[Ticket | None, tuple[Channel, ...]] | None:
-        """Return the connections that copies of a TCP packet go over, and its ticket.
+        """Return the channels that copies of a TCP packet go by, and its ticket.
 
         Without a ticket it goes one way that is its own; with None, where `choose` says.
         """
         if outlet is self.datagram or len(self._numbers) <= 1 or not (self._lossy(now) or flow in self._tickets):
             return None
-        if (ticket := self._tickets.draw(flow, length, now)) is not None:
-            return ticket, tuple(self._numbers)
-        return None, (self._tickets.way(flow, self._numbers, _rate, now),)
+        beside = (self.datagram,) if self._mode is not Mode.STREAM and self.datagram.usable else ()
+        ticket, everywhere = self._tickets.draw(flow, length, now, beside=bool(beside))
+        ways = tuple(self._numbers) if everywhere else (self._tickets.way(flow, self._numbers, _rate, now),)
+        return ticket, ways if ticket is None else (*beside, *ways)
 
     def _lossy(self, now: float) -> bool:
         """Tell whether the line is long and loses segments, or may."""

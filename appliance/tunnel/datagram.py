@@ -35,9 +35,6 @@ _USABLE: Final = 1.0
 
 _RENEW_AFTER: Final = 2.0
 
-_CALM: Final = 0.0002
-"""Seconds without a datagram after which one is expected to be alone."""
-
 _DATA: Final = int(frame.Kind.DATA)
 _READS: Final = 8
 _WITHHELD: Final = 50
@@ -81,13 +78,13 @@ class Datagram:
         self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
-        self._read_at = 0.0
         self._arrivals = arrivals.Arrivals(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = unit.Sizing(), Loss()
         self._pacing = Pacing()
         self.resume_at = 0.0
         self._sent, self._reported_at = 0, time.monotonic()
         self._units: Iterator[memoryview] = iter(())
+        self._spare = False
         self._unsent: deque[list[memoryview]] = deque()
         self.waiting = False
 
@@ -214,21 +211,29 @@ class Datagram:
         while (part := next(self._units, None)) is None:
             if (batch := self.queue.pop(now)) is None:
                 return False
+            self._spare = batch.memory[0] & frame.COPY != 0
             self._units = self._units_of(batch)
-        self._seal(_DATA, part)
+        self._seal(_DATA, part, spare=self._spare)
         return True
 
     def _units_of(self, batch: Batch) -> Iterator[memoryview]:
-        """Yield a batch in units of the size that the path bears, then let it be used again."""
+        """Yield a batch in units of the size that the path bears, then let it be used again.
+
+        One that bears losses, since spare parts go with it, is not cut.
+        """
         whole = batch.memory[: batch.length]
-        yield from (whole,) if batch.length <= self._sizing.limit else _smaller(whole, self._sizing.limit)
+        fits = self._spare or batch.length <= self._sizing.limit
+        yield from (whole,) if fits else _smaller(whole, self._sizing.limit)
         self._pool.give(batch)
 
-    def _seal(self, kind: int, plain: memoryview | bytes) -> None:
+    def _seal(self, kind: int, plain: memoryview | bytes, *, spare: bool = False) -> None:
         prefix, length = self._sealer.seal(kind, plain, self._sealed)
         self._sent += length
         self._pacing.sent(length)
-        self._unsent.extend(self._cuts.of(prefix, length, _MOST_SEGMENTS if self._gso else 1))
+        most = _MOST_SEGMENTS if self._gso else 1
+        self._unsent.extend(self._cuts.of(prefix, length, most))
+        if spare:
+            self._unsent.extend(self._cuts.spares(prefix, length, most))
 
     def _push(self) -> bool:
         """Send the sealed unit; return False if the socket takes no more now. An error costs the unit."""
@@ -266,10 +271,11 @@ class Datagram:
 
     # --- in --------------------------------------------------------------------------------------------------------
 
-    def receive(self) -> Iterator[tuple[int, memoryview]]:
-        """Read a little and yield what units became whole; each is borrowed until the next one is asked for."""
-        now = time.monotonic()
-        calm, self._read_at = now - self._read_at > _CALM, now
+    def receive(self, *, calm: bool = False) -> Iterator[tuple[int, memoryview]]:
+        """Read a little and yield what units became whole; each is borrowed until the next one is asked for.
+
+        With `calm` one read is enough, and is most likely all.
+        """
         for _ in range(1 if calm else _READS):
             if self._sock is None:
                 return
@@ -289,6 +295,8 @@ class Datagram:
     def _add(self, place: unit.Place | None, count: int, parts: memoryview) -> Iterator[tuple[int, memoryview]]:
         if place is None or place.session_id != self._session_id:
             self._counters["drop_malformed" if place is None else "drop_stray"] += 1
+            return
+        if place.spare and not self._opener.window.fresh(place.counter):  # it was not needed
             return
         sealed = self._reassembly.add(place, count, parts, time.monotonic())
         if self._reassembly.contradictions > self._contradicted:
@@ -330,7 +338,7 @@ def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:
 
 def _single(batch: memoryview, limit: int) -> Iterator[tuple[int, int, bytearray | memoryview]]:
     for shape, size, packet in frame.packets(batch):
-        if shape & virtio.SEGMENTED and len(packet) > limit:
+        if shape & virtio.SEGMENTED and not shape & frame.COPY and len(packet) > limit:
             for piece_shape, piece in segment.split(shape, size, packet):
                 yield piece_shape, 0, piece
         else:

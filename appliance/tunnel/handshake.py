@@ -48,7 +48,7 @@ async def connect(link: config.LinkConfig) -> Line:
     """Open a control connection to the server that was pinned; nothing is said before that is certain."""
     host, port = config.host_and_port(link.server, "server")
     async with asyncio.timeout(_CONNECT_PATIENCE):  # a SYN that is lost comes again ever more rarely
-        line = await Line.connect(host, port, _tls())
+        line = await Line.connect(host, port, _tls(), _CONNECT_PATIENCE)
     try:
         identity.check_pin(line.certificate, link.pin)
     except BaseException:

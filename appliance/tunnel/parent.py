@@ -24,10 +24,11 @@ class Parent:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
         self.fd = sock.fileno()
 
     def order(self) -> tuple[dict[str, Any], list[int]]:
-        """Return the next order and the descriptors with it; wait for it."""
+        """Return the next order, which has to be there, and the descriptors with it."""
         try:
             data, fds, _, _ = socket.recv_fds(self._sock, _MESSAGE, 1)
         except OSError:  # it died with reports of ours unread

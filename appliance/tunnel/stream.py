@@ -35,6 +35,9 @@ LONG: Final = 0.03
 _WARM: Final = 12_000_000
 """Bytes per second: a pacing rate from which on BBR stretches no burst of a flow that begins."""
 
+_STALE: Final = 2.0
+"""Seconds without a packet after which what BBR knows of the line is worse than nothing."""
+
 _WARMING: Final = 2.0
 _BUDGET: Final = 1_500_000
 """Seconds and bytes that a connection may take to get there."""
@@ -79,10 +82,12 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _IN_FLIGHT)
         with contextlib.suppress(OSError):  # where the kernel has no BBR, or keeps it from us, its default serves
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
-        self._cold = sock.family != socket.AF_UNIX and sock.getsockopt(
+        self._bbr = sock.family != socket.AF_UNIX and sock.getsockopt(
             socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16
         ).startswith(b"bbr\0")
+        self._cold = self._bbr
         self._born, self._budget = time.monotonic(), _BUDGET
+        self._carried_at = self._born
         self._sock = sock
         self.fd = sock.fileno()
         self.queue = FairQueue(pool, counters)
@@ -161,10 +166,24 @@ class Stream:
             self._tune(now)
         if (batch := self.queue.pop(now)) is None:
             return self._cold and self._warm(now)
+        if now - self._carried_at > _STALE and self._bbr and self.rtt >= LONG:
+            self._begin_anew()
+        self._carried_at = now
         length = self._sealer.seal(_DATA, batch.memory[: batch.length], self._record)
         self._unsent = self._record[:length]
         self._pool.give(batch)
         return True
+
+    def _begin_anew(self) -> None:
+        """Have BBR look for the line's bandwidth from the window that it has.
+
+        While nothing but probes is sent, all that it has measured falls out of its filter, ten round trips long, and
+        what it measures first is then the bandwidth. If a segment is lost among the first, that is as much as was in
+        flight, and a hundred Mbit/s become one (minmax_running_max and bbr_set_cwnd_to_recover_or_restore in Linux).
+        """
+        with contextlib.suppress(OSError):
+            for congestion in (b"reno", b"bbr"):
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion)
 
     def _warm(self, now: float) -> bool:
         """Fill a line that nobody uses yet, so that BBR knows it when somebody does; return whether it needs more.
@@ -187,7 +206,7 @@ class Stream:
         least, most = _UNSENT
         self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, min(most, max(least, int(rate * _AHEAD))))
 
-    def receive(self) -> Iterator[tuple[int, memoryview]]:
+    def receive(self, *, calm: bool = False) -> Iterator[tuple[int, memoryview]]:  # noqa: ARG002 - as of datagrams
         """Read once and yield what was sealed in each whole record: it is borrowed until the next one is asked for.
 
         Raise `Closed` at its end, also when a record is not the peer's: there is no resuming a stream.

@@ -38,15 +38,20 @@ class Line:
         self._waiting: asyncio.Future[None] | None = None
 
     @classmethod
-    async def connect(cls, host: str, port: int, context: ssl.SSLContext) -> Line:
-        """Connect to the first of the host's addresses that takes it, and shake hands; raise what the last one said."""
+    async def connect(cls, host: str, port: int, context: ssl.SSLContext, patience: float) -> Line:
+        """Connect to the first of the host's addresses that takes it, and shake hands; raise what the last one said.
+
+        `patience`: seconds for all addresses together; one that is silent leaves the others their share.
+        """
         loop, failure = asyncio.get_running_loop(), OSError("the name has no address")
-        for family, kind, protocol, _, address in await _addresses(host, port):
+        addresses = await _addresses(host, port)
+        for family, kind, protocol, _, address in addresses:
             sock = socket.socket(family, kind, protocol)
             sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             try:
-                await loop.sock_connect(sock, address)
-            except OSError as error:
+                async with asyncio.timeout(patience / len(addresses)):
+                    await loop.sock_connect(sock, address)
+            except OSError as error:  # silence, too
                 sock.close()
                 failure = error
                 continue

@@ -9,6 +9,8 @@ The first line is authenticated, as the unit is, only when it is whole; the seco
 forged or lost datagram costs a unit: `Sizing` makes units small while that happens. The counter is the nonce and goes
 on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479
 describes such a window). Datagrams overtake each other, so the keys of past epochs are kept for a while.
+
+A unit may come with spare parts (`spare`), whose numbers have a bit of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from . import frame, keys
+from . import frame, keys, spare
 
 PREFIX: Final = struct.Struct("!BBH8sQI")
 PLACE: Final = struct.Struct("!HH")
@@ -30,6 +32,9 @@ EPOCHS: Final = 4
 
 LARGEST: Final = frame.LARGEST_SEALED
 """Bytes of a sealed unit, tag included."""
+
+_SPARE: Final = 0x8000
+"""In a part's number: it is a spare, and the rest is its own number."""
 
 _LAST_KIND: Final = int(frame.Kind.ECHO)
 _NONCE: Final = struct.Struct("!4xQ")
@@ -49,8 +54,13 @@ class Place(NamedTuple):
 
     @property
     def datagrams(self) -> int:
-        """Return how many datagrams the unit came in."""
+        """Return how many datagrams the unit came in, spare ones aside."""
         return -(-self.length // self.size)
+
+    @property
+    def spare(self) -> bool:
+        """Return whether this is a spare part."""
+        return bool(self.number & _SPARE)
 
 
 def read(header: bytes | memoryview, part: int) -> Place | None:
@@ -61,8 +71,12 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
     size, number = PLACE.unpack_from(header, PREFIX.size)
     if version != frame.VERSION or kind > _LAST_KIND or not frame.TAG <= length <= LARGEST:
         return None
-    start = number * size
-    if size < min(_SMALLEST_PART, length) or start >= length or part != min(size, length - start):
+    if size < min(_SMALLEST_PART, length):
+        return None
+    if number & _SPARE:
+        if number & ~_SPARE >= spare.count(-(-length // size)) or part != min(size, length):
+            return None
+    elif (start := number * size) >= length or part != min(size, length - start):
         return None
     return Place(kind, epoch, session_id, counter, length, size, number)
 
@@ -146,6 +160,13 @@ class Cuts:
         each = 2 * -(-count // -(-count // most))
         return [pieces[at : at + each] for at in range(0, 2 * count, each)]
 
+    def spares(self, prefix: bytes, length: int, most: int) -> list[list[memoryview]]:
+        """Return the same of the spare datagrams of this unit."""
+        pieces: list[memoryview] = []
+        for number, part in enumerate(spare.make(self._memory[:length], self._size)):
+            pieces += memoryview(prefix + PLACE.pack(self._size, _SPARE | number)), memoryview(part)
+        return [pieces[at : at + 2 * most] for at in range(0, len(pieces), 2 * most)]
+
 
 class Opener:
     """Opens units in one direction of one session, each at most once."""
@@ -222,7 +243,7 @@ _Unit = tuple[int, int, bytes, int, int, int]
 class _Partial:
     """A unit that is not whole yet."""
 
-    __slots__ = ("memory", "missing", "place", "seen", "tries", "until")
+    __slots__ = ("memory", "missing", "place", "seen", "spares", "tries", "until")
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(LARGEST))
@@ -231,6 +252,21 @@ class _Partial:
         self.place, self.until = place, until
         self.seen = self.tries = 0
         self.missing = place.datagrams
+        self.spares: dict[int, int] = {}
+
+    def whole(self) -> bool:
+        """Return whether the unit is there, filled in from spare parts if need be.
+
+        What is filled in stays missing: a true part that comes later is better than what a forged spare one says. And
+        spare parts are used up, or a few forged ones would cost as many tries.
+        """
+        if self.missing > len(self.spares):
+            return False
+        whole = self.memory[: self.place.length]
+        if self.missing and not spare.mend(whole, self.place.size, self.seen, self.spares):
+            return False
+        self.spares.clear()
+        return True
 
 
 class Reassembly:
@@ -266,23 +302,31 @@ class Reassembly:
         if partial is None:
             partial = self._partials[key] = self._new(now)
             partial.begin(place, now + self.PATIENCE)
-        bits = (1 << count) - 1 << place.number
-        start = place.number * place.size
-        there = partial.memory[start : start + len(parts)]
-        if partial.seen & bits:
-            if partial.seen & bits == bits and there == parts:
-                return None  # a datagram that came twice
-            self.contradictions += 1
-        partial.missing -= (bits & ~partial.seen).bit_count()
-        partial.seen |= bits
-        there[:] = parts
-        if partial.missing:
+        if place.spare:
+            partial.spares[place.number & ~_SPARE] = int.from_bytes(parts, "little")
+        elif not self._put(partial, place, count, parts):
+            return None
+        if not partial.whole():
             return None
         partial.tries += 1
         if partial.tries > self.TRIES:
             self._abandon(key)
             return None
         return partial.memory[: place.length]
+
+    def _put(self, partial: _Partial, place: Place, count: int, parts: memoryview) -> bool:
+        """Return whether that is anything new."""
+        bits = (1 << count) - 1 << place.number
+        start = place.number * place.size
+        there = partial.memory[start : start + len(parts)]
+        if partial.seen & bits:
+            if partial.seen & bits == bits and there == parts:
+                return False  # a datagram that came twice
+            self.contradictions += 1
+        partial.missing -= (bits & ~partial.seen).bit_count()
+        partial.seen |= bits
+        there[:] = parts
+        return True
 
     def done(self, place: Place) -> None:
         """Forget a unit that was taken, or will never be."""

@@ -134,14 +134,18 @@ def chosen(firewall: FakeFirewall, *others: FakeFirewall, reason: str | None = N
 
 
 class FakeSysctls:
-    """Everything right, until `drifts` says otherwise."""
+    """Everything right, until `drifts` says otherwise. `before`: what `log` held when the machine began to forward."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Sequence[tuple[str, Route | str]] = ()) -> None:
+        self._log = log
+        self.before: list[tuple[str, Route | str]] = []
         self.drifts: list[Drift] = []  # shown once, as what was mended is
         self.stubborn: list[Drift] = []
         self.asked: list[tuple[str | None, frozenset[str], bool]] = []
 
-    def __call__(self, vpc: str | None, devices: Collection[str], v6: bool) -> Sequence[Drift]:
+    def __call__(self, vpc: str | None, devices: Collection[str], v6: bool, forwards: bool) -> Sequence[Drift]:
+        if forwards and not self.before:
+            self.before = list(self._log)
         self.asked.append((vpc, frozenset(devices), v6))
         found, self.drifts = self.drifts, []
         return [*found, *self.stubborn]

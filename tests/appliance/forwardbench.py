@@ -13,6 +13,7 @@ from appliance.forward import Forward, Pace
 from appliance.forwardclient import ForwardClient
 from appliance.forwardserver import ForwardServer
 from appliance.intent import IntentStore
+from appliance.intentreader import IntentReader
 from appliance.kernel.state import Device, Route
 from appliance.links import Links
 from tests.appliance.fakes import (
@@ -63,16 +64,18 @@ async def running(tmp_path: Path, routes: FakeRoutes | None = None, **made: obje
     store = IntentStore(tmp_path / "nexthop.db")
     links = Links(tmp_path, tmp_path / "run")
     routes = routes or FakeRoutes(tun())
-    firewall, sysctls = FakeFirewall(routes.did), FakeSysctls()
+    firewall, sysctls = FakeFirewall(routes.did), FakeSysctls(routes.did)
     pace = made.pop("pace", FAST)
     assert isinstance(pace, Pace)
     prepare = made.pop("prepare", None)
+    reader = made.pop("reader", store)
+    assert isinstance(reader, IntentStore | IntentReader)
     other = made.pop("other", None)
     others = (other,) if isinstance(other, FakeFirewall) else ()
     picked = chosen(firewall, *others, reason="no TCPMSS")
 
     server = ForwardServer(tmp_path / "forward.sock")
-    forward = Forward(store, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
+    forward = Forward(reader, links, routes, picked, server, sysctls=sysctls, pace=pace, jitter=lambda: 0.5)
 
     async def devices() -> Mapping[str, Device]:
         return {}

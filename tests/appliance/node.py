@@ -102,6 +102,7 @@ class Node:
                     await asyncio.sleep(0.25)
 
         self.loop.run_until_complete(wait())
+        assert not self.over()
 
     def over(self) -> list[asyncio.Task[None]]:
         """Return the loops that have ended, which none may."""
@@ -109,7 +110,8 @@ class Node:
 
     def nobody_interferes(self) -> None:
         """End all faults and let all settle; then have both loops pass once more."""
-        self.disk.broken, self.firewall.fault, self.loop.latency = False, None, 0.0
+        self.disk.broken, self.firewall.fault = False, None
+        self.loop.there = self.loop.back = 0.0
         self.cloud.observe_error, self.cloud.mute, self.cloud.fail = None, False, []
         self.forward.wake()
         self.attract.wake()

@@ -96,13 +96,14 @@ def test_a_database_of_the_version_before_revisions_keeps_its_records_which_can_
     with contextlib.closing(sqlite3.connect(store._path)) as old:
         for script in MIGRATIONS[:3]:
             old.executescript(script)
-        old.execute(
-            "INSERT INTO intent VALUES ('10.244.0.0/16', 'hk', 0, 'pods', 'withdrawn', 5.0, '1400', '', 'keep', 30)"
-        )
+        for cidr in (POD, SERVICE):
+            values = (str(cidr), "hk", 0, "pods", "withdrawn", 5.0, "1400", "", "keep", 30)
+            old.execute("INSERT INTO intent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         old.execute("INSERT INTO history VALUES (7, 5.0, 'attract', 'withdrawn', '10.244.0.0/16', '')")
         old.execute("PRAGMA user_version = 3")
         old.commit()
-    (before,) = store.all()
+    untouched, before = store.all()
+    assert store.drop(SERVICE, untouched.revision) is True
     assert before == Intent(POD, "hk", snat=False, comment="pods", phase=Phase.WITHDRAWN, created_at=5.0, mss=1400)
     assert IntentReader(store.path).all()[0].revision == before.revision == 0
     store.put(Intent(POD, "hk"))
@@ -159,6 +160,33 @@ def test_a_database_that_vanished_is_not_taken_for_an_empty_one(store: IntentSto
         store.all()
     store.restore(backup.load(store._path))
     assert set(store.all()) == set(SAVED.intents)
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), StoreUnavailable("locked")])
+def test_a_backup_that_failed_is_tried_again_without_another_change(
+    store: IntentStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    tries: list[Saved] = []
+    save = backup.save
+
+    def fails_thrice(database: Path, saved: Saved) -> None:
+        tries.append(saved)
+        if len(tries) <= 3:
+            raise failure
+        save(database, saved)
+
+    async def scenario() -> None:
+        keeping = backup.keep(store, store._path, StoreUnavailable, settle=0.001, again=0.001)
+        task = asyncio.get_running_loop().create_task(keeping)
+        await until(lambda: len(tries) > 3 and backup.path_of(store._path).exists())
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    store.put(FULL)
+    monkeypatch.setattr(backup, "save", fails_thrice)
+    asyncio.run(scenario())
+    assert backup.load(store._path).intents == (FULL,)
+    assert caplog.text.count("no backup could be written") == 1  # once, however often it is tried
 
 
 def test_each_change_is_backed_up_a_moment_later(store: IntentStore) -> None:

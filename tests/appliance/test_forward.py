@@ -17,7 +17,7 @@ from tests.appliance.fakes import (
     tun,
     until,
 )
-from tests.appliance.forwardbench import BEHIND, FAST, OWN, SUBNET, TUNNEL, running
+from tests.appliance.forwardbench import BEHIND, FAST, OWN, SUBNET, TUNNEL, Bench, running
 
 
 def test_adds_firewall_first_then_what_answers_unreachable_then_the_tunnels_route(tmp_path: Path) -> None:
@@ -30,6 +30,25 @@ def test_adds_firewall_first_then_what_answers_unreachable_then_the_tunnels_rout
             assert bench.routes.table == {TUNNEL, BEHIND, SUBNET, OWN}
             assert bench.forward.layer(POD).state is LayerState.OK
             assert bench.forward.problem() is None
+
+    asyncio.run(scenario())
+
+
+def test_the_machine_forwards_only_once_rules_and_what_answers_unreachable_are_there(tmp_path: Path) -> None:
+    """A machine that boots is sent packets by the cloud before anything of ours is in its kernel."""
+
+    async def scenario() -> None:
+        def prepare(bench: Bench) -> None:
+            bench.store.put(Intent(POD, "hk"))
+            bench.firewall.fault = "the table is locked"
+
+        async with running(tmp_path, prepare=prepare) as bench:
+            await until(lambda: bench.forward.problem() == "the table is locked")
+            assert not bench.sysctls.before
+            bench.firewall.fault = None
+            await until(lambda: POD in bench.forward.carrying)
+            assert {("firewall", "10.244.0.0/16"), ("add", BEHIND), ("add", SUBNET)} <= set(bench.sysctls.before)
+            assert not bench.forward.repairs()
 
     asyncio.run(scenario())
 

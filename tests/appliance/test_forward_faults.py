@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
 from appliance.intent import StoreUnavailable
-from appliance.kernel.state import Drift
+from appliance.intentreader import IntentReader
+from appliance.kernel.state import Drift, KernelState
 from appliance.model import Intent
 from appliance.status import LayerState
 from tests.appliance.fakes import (
@@ -19,7 +21,7 @@ from tests.appliance.fakes import (
     tun,
     until,
 )
-from tests.appliance.forwardbench import BEHIND, TUNNEL, Bench, running
+from tests.appliance.forwardbench import BEHIND, FAST, TUNNEL, Bench, running
 
 
 def test_a_sysctl_that_cannot_be_set_is_shown_and_does_not_keep_routes_from_being_installed(tmp_path: Path) -> None:
@@ -168,5 +170,70 @@ def test_the_other_back_end_is_purged_only_once_our_rules_are_in_force(tmp_path:
             assert other.purged == 1
             found = bench.forward.state().firewall
             assert (found.name, found.fallback_reason) == ("fake", "no TCPMSS")
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_pass_that_takes_longer_than_the_wait_after_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        routes = FakeRoutes(tun())
+        quick = routes.observe
+
+        async def slow() -> KernelState:
+            await asyncio.sleep(2 * FAST.last_retry)
+            return await quick()
+
+        monkeypatch.setattr(routes, "observe", slow)
+        async with running(tmp_path, routes) as bench:
+            bench.firewall.fault = "the table is locked"
+            bench.store.put(Intent(POD, "hk"))
+            for _ in range(2):  # what the first failing pass has changed wakes another
+                await until(lambda: bench.forward.problem() == "the table is locked")
+                passes = routes.observed
+                await until(lambda before=passes: routes.observed > before + 3)  # type: ignore[misc]
+            bench.firewall.fault = None
+            await until(lambda: POD in bench.forward.carrying)
+
+    asyncio.run(scenario())
+
+
+def test_while_the_state_directory_is_away_nothing_is_deleted_and_drift_is_repaired(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    async def scenario() -> None:
+        async with running(state, reader=IntentReader(state / "nexthop.db")) as bench:
+            bench.store.put(Intent(POD, "hk"))
+            await until(lambda: POD in bench.forward.carrying)
+            await bench.settled()
+            bench.routes.did.clear()
+            state.rename(tmp_path / "away")
+            bench.store.close()
+            for place in ("nothing", "an empty directory, where it was mounted"):
+                if place != "nothing":
+                    state.mkdir()
+                bench.routes.table.discard(TUNNEL)
+                bench.routes.change()
+                await until(lambda: TUNNEL in bench.routes.table and bench.forward.problem())
+                assert "tun-hk" in bench.routes.devices
+                assert POD in bench.forward.carrying
+            assert {what for what, _ in bench.routes.did} == {"add"}
+            shutil.rmtree(state)
+            (tmp_path / "away").rename(state)
+            await until(lambda: bench.forward.problem() is None)
+            bench.links.rm("hk")
+            await until(lambda: "tun-hk" not in bench.routes.devices)
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_does_not_know_what_is_asked_for_does_not_begin_to_forward(tmp_path: Path) -> None:
+    (tmp_path / "nexthop.db").write_bytes(b"this is no database" * 100)
+
+    async def scenario() -> None:
+        async with running(tmp_path) as bench:
+            await until(bench.forward.ready)
+            assert not bench.sysctls.asked
 
     asyncio.run(scenario())

@@ -58,6 +58,31 @@ def test_joining_writes_a_private_file_with_a_key_of_its_own(links: Links, root:
     assert tomllib.loads((root / "state/links/sg.toml").read_text())["link"]["key"] != key
 
 
+def test_a_directory_of_links_that_vanished_is_not_taken_for_an_empty_one(links: Links, root: Path) -> None:
+    """Whoever believed it would delete every tunnel's device."""
+    links.join("hk", TOKEN)
+    (root / "state").rename(root / "away")
+    for mounted in (False, True):
+        if mounted:
+            (root / "state").mkdir()  # where a volume was mounted there is an empty directory
+        for ask in (links.all, links.devices):
+            with pytest.raises(OSError, match="links"):
+                ask()
+    (root / "state").rmdir()
+    (root / "away").rename(root / "state")
+    assert links.devices() == {"hk": "tun-hk"}
+
+
+def test_a_machine_that_never_had_a_link_has_none(links: Links, root: Path) -> None:
+    with pytest.raises(OSError, match="state"):
+        links.devices()  # not even the place for them is there
+    (root / "state").mkdir()
+    assert links.devices() == {}
+    links.join("hk", TOKEN)
+    links.rm("hk")
+    assert links.devices() == {}
+
+
 def test_neither_token_nor_key_is_ever_said(links: Links, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     link = links.join("hk", TOKEN)

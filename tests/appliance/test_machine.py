@@ -8,7 +8,7 @@ these hold (I1 to I8 are the invariants of one node):
     I1  we never remove the route of a CIDR that the cloud sends here by an entry of ours, nor one that nexthopd counts
         as carried, nor the entry of a CIDR that is wanted
     I2  what is not ours is never changed: foreign entries stay as somebody made them
-    I4  with the database broken nothing that is wanted or that the cloud sends here is removed
+    I4  so it is while the database is broken, the cloud away, or either daemon dead
     I5  no route to a tunnel is added before the rules and what answers "unreachable" are there
     I6  once nobody interferes any more, kernel and cloud are as the operator wants them
     I7  nothing is there twice, and what was given back leaves nothing behind; a further pass writes nothing
@@ -37,11 +37,12 @@ from cloud.provider import Unavailable
 from tests.appliance.fakes import tun
 from tests.appliance.node import Node
 
-NETWORKS = tuple(ip_network(f"10.{number}.0.0/16") for number in (1, 2, 3))
+NETWORKS = tuple(map(ip_network, ("10.1.0.0/16", "10.2.0.0/16", "fd00:1::/64")))
 WANTED: Final = 10_000 if os.environ.get("NEXTHOP_SOAK") else 300  # steps
 EACH: Final = 50  # steps, in one life of the machine
 networks = st.sampled_from(NETWORKS)
 turns = st.integers(0, 60)
+latencies = st.sampled_from([0.0, 0.01, 0.2, 0.4, 3.0])
 
 
 class Appliance(RuleBasedStateMachine):
@@ -60,6 +61,7 @@ class Appliance(RuleBasedStateMachine):
         with contextlib.suppress(StoreUnavailable):
             self.node.store.put(Intent(network, "hk", snat))
             self.node.disk.wanted.add(network)
+            self.node.disk.once.add(network)
         self.node.loop.turns(turns)
 
     @rule(network=networks, turns=turns)
@@ -68,6 +70,14 @@ class Appliance(RuleBasedStateMachine):
             self.node.store.leave(network)
             self.node.disk.wanted.discard(network)
         self.node.loop.turns(turns)
+
+    @rule(network=networks, pauses=st.lists(turns, min_size=2, max_size=5))
+    def the_operator_cannot_decide(self, network: Network, pauses: list[int]) -> None:
+        for pause in pauses:
+            if network in self.node.disk.wanted:
+                self.give_back(network, pause)
+            else:
+                self.ask(network, True, pause)
 
     # ---- other people -----------------------------------------------------------------------------------------
 
@@ -119,6 +129,13 @@ class Appliance(RuleBasedStateMachine):
         self.node.cloud.fail = [] if done else [Unavailable("no answer")]
         self.node.loop.turns(turns)
 
+    @rule(network=networks, turns=turns)
+    def a_create_lands_after_all(self, network: Network, turns: int) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            if network in self.node.disk.once and self.node.store.get(network) is None:
+                self.node.cloud.lands_late(network)
+        self.node.loop.turns(turns)
+
     @rule(away=st.booleans(), turns=turns)
     def the_cloud(self, away: bool, turns: int) -> None:
         self.node.cloud.observe_error = Unavailable("no answer") if away else None
@@ -134,9 +151,9 @@ class Appliance(RuleBasedStateMachine):
         self.node.disk.broken = broken
         self.node.loop.turns(turns)
 
-    @rule(latency=st.sampled_from([0.0, 0.01, 0.2, 0.4, 3.0]), turns=turns)
-    def the_daemons_hear_each_other_late(self, latency: float, turns: int) -> None:
-        self.node.loop.latency = latency
+    @rule(there=latencies, back=latencies, turns=turns)
+    def the_daemons_hear_each_other_late(self, there: float, back: float, turns: int) -> None:
+        self.node.loop.there, self.node.loop.back = there, back
         self.node.loop.turns(turns)
 
     @rule(turns=turns)

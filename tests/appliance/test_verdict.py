@@ -83,6 +83,13 @@ def test_somebody_who_keeps_changing_a_setting_is_told_with_how_often() -> None:
     assert "sysctl.d" in found.next_step
 
 
+def test_a_link_whose_path_is_unproven_is_shown_with_what_would_prove_it() -> None:
+    said, found = status(READY, links=(replace(UP, code="unproven", reason="no ping was answered"),))
+    assert codes(found) == [("degraded", "link-unproven")]
+    assert "link hk is up (unproven): no ping was answered; 1 of 1 CIDRs ready, 1 of 1 links up" in said.text
+    assert "--probe" in said.next_step
+
+
 @pytest.mark.parametrize("state", ["connecting", "down"])
 @pytest.mark.parametrize("code", ["", "denied", "of-tomorrow"])
 @pytest.mark.parametrize("layer", ["foreign-entry", "cloud-quota", "of-tomorrow"])

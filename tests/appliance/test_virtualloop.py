@@ -70,7 +70,7 @@ def test_a_line_hands_over_all_in_order_and_late_and_then_the_end(loop: VirtualL
                 await asyncio.open_unix_connection(tmp_path / "a")
             reader, writer = await asyncio.open_unix_connection(tmp_path / "b")
             for latency in (2.0, 0.0):
-                loop.latency = latency
+                loop.there = latency
                 writer.write(f"{latency}\n".encode())
             writer.close()
             assert await reader.read() == b""

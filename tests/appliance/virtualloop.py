@@ -2,8 +2,8 @@
 
 The clock stands still while there is anything to do, and jumps to the next timer when there is not. What would run in a
 thread runs in a turn of the loop. A Unix socket keeps its file, so that whoever made it may move or remove that, but
-nothing goes through it: what is written arrives in order, `latency` seconds later, and what was written before an end
-is read before it. So the same program does the same thing each time, however busy the machine is.
+nothing goes through it: what is written arrives in order, some seconds later, and what was written before an end is
+read before it. So the same program does the same thing each time, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ class _Clock(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`latency`: seconds that whatever is written from now on takes. `ends`: open ends of connections."""
+    """`there`, `back`: seconds that what is written from now on takes to who listened, and from there.
+
+    `ends`: open ends of connections.
+    """
 
     def __init__(self) -> None:
         self._clock = _Clock()
         super().__init__(self._clock)
         self._clock.stop = self.stop
         self._listening: dict[int, Callable[[], asyncio.BaseProtocol]] = {}  # by inode
-        self.latency = 0.0
+        self.there = self.back = 0.0
         self.ends = 0
 
     def time(self) -> float:
@@ -89,7 +92,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         answer = self._listening.get(os.stat(path).st_ino)  # noqa: PTH116
         if answer is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        ours, theirs = (_End(self, sock) for sock in socket.socketpair())  # only to tell who is there
+        near, far = socket.socketpair()  # only to tell who is there
+        ours, theirs = _End(self, near, lambda: self.there), _End(self, far, lambda: self.back)
         ours.peer, theirs.peer = theirs, ours
         for end, protocol in ((ours, protocol_factory()), (theirs, answer())):
             end.set_protocol(protocol)
@@ -110,10 +114,11 @@ class _End(asyncio.Transport):
 
     peer: _End
 
-    def __init__(self, loop: VirtualLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: VirtualLoop, sock: socket.socket, latency: Callable[[], float]) -> None:
         super().__init__({"socket": sock})
         self._loop = loop
         self._sock = sock
+        self._latency = latency
         self._protocol: asyncio.BaseProtocol
         self._coming: deque[bytes | None] = deque()  # None: the end
         self._closing = False
@@ -151,7 +156,7 @@ class _End(asyncio.Transport):
 
     def _send(self, what: bytes | None) -> None:
         self.peer._coming.append(what)
-        self._loop.call_later(self._loop.latency, self.peer._deliver)
+        self._loop.call_later(self._latency(), self.peer._deliver)
 
     def _deliver(self) -> None:
         what = self._coming.popleft()  # in order, even if a later word had the shorter way

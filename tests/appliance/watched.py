@@ -24,10 +24,14 @@ SUBNET = ip_network("100.64.240.0/24")
 
 @dataclass
 class Disk:
-    """A disk that a test can take away. `wanted`: what the operator was told is wanted, whatever becomes of it."""
+    """A disk that a test can take away.
+
+    `wanted`: what the operator was told is wanted, whatever becomes of it; `once`: what was wanted ever.
+    """
 
     broken: bool = False
     wanted: set[Network] = field(default_factory=set)
+    once: set[Network] = field(default_factory=set)
     violations: list[str] = field(default_factory=list)
 
     def hold(self, claim: bool, text: str) -> None:
@@ -103,6 +107,10 @@ class Cloud(FakeCloud):
 
     def foreign(self) -> list[RouteEntry]:
         return [each for each in self.entries if each.owner is Owner.FOREIGN]
+
+    def lands_late(self, network: Network) -> None:
+        if not any(each.destination == network for each in self.entries):
+            self.entries += [entry(network, table) for table in self.vpc.tables]
 
     def somebody_makes(self, network: Network) -> None:
         self.entries += [entry(network, table, Owner.FOREIGN, "i-other") for table in self.vpc.tables]

@@ -173,7 +173,7 @@ class Story:
             self.vm.shell(f"kill -STOP {' '.join(before.values())}")
             self.vm.wait("the watchdog", lambda: all(self._restarted(*each) for each in before.items()), 240)
             took = time.monotonic() - begin
-        self.vm.wait("the API", lambda: self._verdict() == "ok", 120)
+        self.vm.wait("the API", self._well, 120)
         return f"after {took:.0f} s; a held connection waited {max(seconds):.1f} s at most"
 
     # ---- upgrade ----------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Story:
             done = self.vm.run("nexthop", "upgrade", f"{_WHEELS}/{fault.name}/{broken.name}", check=False, timeout=900)
             if done.returncode != 1 or "taken back" not in done.stderr:
                 raise Failed(f"it was not taken back: {done.stdout}{done.stderr}")
-            self.vm.wait("the old release", lambda: self._verdict() == "ok", 300)
+            self.vm.wait("the old release", self._well, 300)
             took = time.monotonic() - begin
         after = self.vm.shell("readlink /opt/nexthop/current")
         if before != after:
@@ -260,12 +260,15 @@ class Story:
         except Failed:
             return False
 
-    def _verdict(self) -> str:
+    def _well(self) -> bool:
+        """Tell whether the machine says that all is well, and carries everything."""
         time.sleep(_SEEN)
         said = self.vm.run("nexthop", "status", "--json", check=False).stdout
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            return str(json.loads(said)["verdict"]["level"])
-        return ""
+            status = json.loads(said)
+            layers = [each["layers"][name]["state"] for each in status["cidrs"] for name in ("kernel", "cloud")]
+            return status["verdict"]["level"] == "ok" and set(layers) == {"ok"}
+        return False
 
     def _set_up(self) -> bool:
         time.sleep(_SEEN)

@@ -156,7 +156,10 @@ def broken() -> dict[str, Any]:
     """A night: one link down, an entry taken by somebody else, pods that do not answer, a CIDR that is on its way."""
     foreign = "to eni-wz9other: made by somebody else, and not touched"
     adopt = "`nexthop cidr adopt 10.96.0.0/16` that entry, or remove it in the cloud's console, or remove the CIDR here"
-    join = "the server refuses this client's key: make a new token there with `gtund client add`, and join again"
+    join = (
+        "make a token there with `gtund client rotate CLIENT`, or"
+        " `gtund client add CLIENT` where `gtund client ls` does not list it, and give it to `nexthop link rotate sg`"
+    )
     probe = "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end"
     findings = [
         _finding("link-denied", "link sg is down (denied): the server does not know this key", join, "sg"),

@@ -11,26 +11,27 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.api.console import scenes
-from tests.api.console.conftest import Look
+from tests.api.console.conftest import SIZES, THEMES, Look
 from tests.api.console.played import Played
 
 STATES = {"all-well": scenes.healthy, "first-day": scenes.empty, "trouble": scenes.broken}
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize("state", STATES)
-def test_a_state_is_accessible_and_fits_both_widths(state: str, theme: str, played: Played, look: Look) -> None:
+def test_a_state_is_accessible_and_fits_both_widths_in_both_themes(state: str, played: Played, look: Look) -> None:
     played.scene = STATES[state]()
-    screen = look(played.url, theme=theme)
+    screen = look(played.url)
     screen.sign_in()
-    for size in ("wide", "phone"):
+    for size in SIZES:
         screen.resize(size)
         width = re.compile(r"^3\d\d$" if size == "phone" else r"^1\d\d\d$")
         expect(screen.page.locator("svg.topology")).to_have_attribute("width", width)
-        screen.accessible()
-        screen.fits()
-        if (theme, size) in (("dark", "wide"), ("light", "phone")):
-            screen.picture(f"{state}-{theme}-{size}")
+        for theme in THEMES:
+            screen.wear(theme)
+            screen.accessible()
+            screen.fits()
+            if (theme, size) in (("dark", "wide"), ("light", "phone")):
+                screen.picture(f"{state}-{theme}-{size}")
 
 
 def test_while_the_page_waits_for_the_first_answer_it_says_so(played: Played, look: Look) -> None:
@@ -172,12 +173,12 @@ def test_the_theme_is_the_systems_until_somebody_chooses(played: Played, look: L
     screen.sign_in()
     page = screen.page
     shade = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(shade) == "rgb(13, 17, 22)"
+    assert page.evaluate(shade) == THEMES["dark"]
     page.get_by_role("button", name="Theme: automatic").click()
     expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
-    assert page.evaluate(shade) == "rgb(244, 246, 248)"
+    assert page.evaluate(shade) == THEMES["light"]
     page.reload()
-    assert page.evaluate(shade) == "rgb(244, 246, 248)"
+    assert page.evaluate(shade) == THEMES["light"]
 
 
 def test_a_disk_that_fails_is_told_in_the_first_line(played: Played, look: Look) -> None:

@@ -115,6 +115,29 @@ def test_on_a_long_lossy_line_a_young_flow_goes_over_every_connection_and_then_o
     assert spread == (None, (made[2],))
 
 
+def test_where_udp_passes_a_young_flow_goes_by_datagram_too_and_soon_over_one_connection(udp_passes):
+    chosen = session("hybrid")
+    made = streams(chosen)
+    udp_passes(chosen, True)
+    cast("Any", made[2]).rate = 9
+    ways = [chosen.spread(7, made[3], 1000, 1.0) for _ in range(4500)]
+    assert ways[0] is not None
+    assert set(ways[0][1]) == {*made, chosen.datagram}
+    assert ways[2000] is not None
+    assert ways[2000][0] is not None
+    assert set(ways[2000][1]) == {made[2], chosen.datagram}
+    assert ways[-1] == (None, (made[2],))
+
+
+def test_a_young_flow_in_stream_mode_goes_over_connections_alone(udp_passes):
+    chosen = session("stream")
+    made = streams(chosen)
+    udp_passes(chosen, True)
+    spread = chosen.spread(7, made[3], 1000, 1.0)
+    assert spread is not None
+    assert set(spread[1]) == set(made)
+
+
 @pytest.mark.parametrize("change", [{"rtt": 0.001}, {"sent_again": 0}], ids=str)
 def test_on_a_short_or_a_clean_line_a_flow_goes_its_one_way(change):
     chosen = session("stream")

@@ -153,6 +153,28 @@ def test_parts_forged_in_units_to_come_spoil_none_and_make_units_small():
     server.channel.close()
 
 
+def test_a_copy_is_sent_whole_and_bears_the_loss_of_a_datagram():
+    client, server = End(Direction.TO_SERVER, gso=False), End(Direction.TO_CLIENT)
+    near, line = sockets()
+    far, out = sockets()
+    client.channel.attach(near)
+    server.channel.attach(far)
+    client.channel._sizing.limit = 1000
+    packet = bytes(range(250)) * 100
+    batch = client.pool.take()
+    batch.copy((7, 1), 0, 0, memoryview(packet), 0.0)
+    client.channel.queue.put(batch, 1, 0.0)
+    client.flush()
+    datagrams = [line.recv(2000) for _ in range(-(-len(packet) // 1400) + 3)]
+    for datagram in (*datagrams[:4], *datagrams[5:]):
+        out.send(datagram)
+    [(_, came)] = server.receive(1)
+    assert came == frame.TICKET.pack(7, 1) + packet
+    assert not server.counters
+    for sock in (near, line, far, out):
+        sock.close()
+
+
 def test_probes_that_nobody_takes_fill_no_memory(ends):
     client, _ = ends
     for number in range(10_000):

@@ -33,7 +33,7 @@ async def both(key):
 
         async with asyncio.timeout(LIMIT):
             port = listener.getsockname()[1]
-            lines = await asyncio.gather(Line.connect("127.0.0.1", port, identity.client_context()), accept())
+            lines = await asyncio.gather(Line.connect("127.0.0.1", port, identity.client_context(), LIMIT), accept())
             try:
                 yield lines
             finally:
@@ -127,6 +127,41 @@ def test_who_speaks_no_tls_is_an_error_of_the_line(key):
     asyncio.run(story())
 
 
+def test_an_address_that_is_silent_leaves_time_for_the_next(key, monkeypatch):
+    async def story():
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            for _ in range(3):  # whose SYNs fill its queue: the next ones are dropped
+                other = stack.enter_context(socket.socket())
+                other.setblocking(False)
+                other.connect_ex(full.getsockname())
+            kind = (socket.AF_INET, socket.SOCK_STREAM, 0, "")
+            found = [(*kind, full.getsockname()), (*kind, listener.getsockname())]
+
+            async def addresses(*_):
+                return found
+
+            monkeypatch.setattr(tls, "_addresses", addresses)
+            listener.setblocking(False)
+
+            async def accept():
+                sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+                line = Line(sock, identity.server_context(key), server_side=True)
+                await line.shake_hands()
+                return line
+
+            lines = await asyncio.gather(Line.connect("gtund.example", 9443, identity.client_context(), 0.5), accept())
+            assert lines[0].peer == listener.getsockname()
+            for line in lines:
+                line.hang_up()
+            found.pop()
+            with pytest.raises(TimeoutError):
+                await Line.connect("gtund.example", 9443, identity.client_context(), 0.2)
+
+    asyncio.run(story())
+
+
 def test_the_next_address_of_a_name_is_tried_and_the_last_error_told(key, monkeypatch):
     async def story():
         with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as closed:
@@ -149,13 +184,13 @@ def test_the_next_address_of_a_name_is_tried_and_the_last_error_told(key, monkey
                 return line
 
             client, server = await asyncio.gather(
-                Line.connect("gtund.example", 9443, identity.client_context()), accept()
+                Line.connect("gtund.example", 9443, identity.client_context(), LIMIT), accept()
             )
             assert client.peer == here
             client.hang_up()
             server.hang_up()
             found.pop()
             with pytest.raises(ConnectionRefusedError):
-                await Line.connect("gtund.example", 9443, identity.client_context())
+                await Line.connect("gtund.example", 9443, identity.client_context(), LIMIT)
 
     asyncio.run(story())
