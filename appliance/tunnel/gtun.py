@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -145,6 +146,9 @@ class Gtun:
         except FAILURES as error:
             failure = meaning(self._link, error)
         self._plane.end()
+        # What a session leaves refers to itself (tasks, errors with their frames): it would lie there until the
+        # collector looks at everything, and memory would look as if it grew.
+        gc.collect()
         delay = self._backoff.failed()
         log.warning("link %s is down: %s (%s); next try in %.1f s", self._link.name, failure, failure.code, delay)
         self._standing.become(State.DOWN, code=failure.code, reason=str(failure), retry_at=time.time() + delay)
@@ -273,6 +277,7 @@ def main() -> None:
         link = _link(options.config) if options.config else Client(read_client(options.legacy))
     except config.ConfigError as error:
         parser.exit(2, f"gtun: {error}\n")
+    gc.freeze()  # what is there by now stays
     try:
         asyncio.run(_serve(link, options.control))
     except (WorkerDied, tun.DeviceRefused) as error:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import logging
 import resource
@@ -66,6 +67,7 @@ async def serve(settings: config.GtundConfig) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # strangers have descriptors, too
     listener = listen(settings.server.listen)
     server = Server(registry(settings), tunnel, tls, Strays(listener.family, listener.getsockname()))
+    gc.freeze()  # what is there by now stays
     give_way()  # to the clients' data planes, whatever strangers ask of us
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -114,6 +115,7 @@ class Server:
             if self.served.get(client.name) is served:
                 del self.served[client.name]
                 served.end(Refusal.BROKEN, "the session broke")
+            gc.collect()  # what a session leaves refers to itself, and would lie there for long
         log.info("client %s is gone: %s", client.name, reason)
 
     async def _begin(

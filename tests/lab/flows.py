@@ -47,11 +47,11 @@ def _serve(where: tuple[str, int]) -> None:
     udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
     udp.bind(where)
     _say("ready")
-    connections: list[socket.socket] = []
+    connections: dict[socket.socket, bytes] = {}  # with the beginning of a line, if its end has not come yet
     while True:
         for sock in select.select([listener, udp, *connections], [], [])[0]:
             if sock is listener:
-                connections.append(listener.accept()[0])
+                connections[listener.accept()[0]] = b""
             elif sock is udp:
                 data, peer = udp.recvfrom(2048)
                 with contextlib.suppress(OSError):
@@ -60,15 +60,16 @@ def _serve(where: tuple[str, int]) -> None:
                 _echo(sock, connections)
 
 
-def _echo(sock: socket.socket, connections: list[socket.socket]) -> None:
+def _echo(sock: socket.socket, connections: dict[socket.socket, bytes]) -> None:
     try:
         data = sock.recv(1 << 16)
-        peer = "{}:{}".format(*sock.getpeername()[:2])
-        sock.sendall(b"".join(f"{peer} ".encode() + line for line in data.splitlines(keepends=True)))
+        peer = "{}:{} ".format(*sock.getpeername()[:2]).encode()
+        *lines, connections[sock] = (connections[sock] + data).split(b"\n")
+        sock.sendall(b"".join(peer + line + b"\n" for line in lines))
     except OSError:
         data = b""
     if not data:
-        connections.remove(sock)
+        del connections[sock]
         sock.close()
 
 
