@@ -20,11 +20,13 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from appliance.adopt import NotAdoptable, require_adoptable
 from appliance.entries import classify, cloud_problem, found, layer_of
+from appliance.entryrequests import ensure, parts, withdraw
 from appliance.guard import Facts, judge, refused
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.state import KernelError
@@ -32,13 +34,7 @@ from appliance.model import Intent, Network, Phase
 from appliance.reconcile import AttractStep, Retry, Withhold, attract_step
 from appliance.refusals import Refusals
 from appliance.status import CloudStatus, Layer, LayerState, Problem
-from cloud.provider import (
-    CloudError,
-    Denied,
-    Observation,
-    Owner,
-    Provider,
-)
+from cloud.provider import CloudError, Denied, Observation, Owner, Provider
 
 if TYPE_CHECKING:
     from cloud.provider import RouteEntry, Vpc
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_RETRY: Final = 1.0
-_AT_ONCE: Final = 50  # CIDRs in one request: what the cloud takes in one call
 
 
 class Carrier(Protocol):
@@ -78,14 +73,6 @@ class _Seen:
     strays: list[Network] = field(default_factory=list)
     ensure: list[Network] = field(default_factory=list)
     withdraw: list[Network] = field(default_factory=list)
-
-
-class NotAdoptable(Exception):
-    """There is nothing to adopt, or it would be a black hole; the message says which, `code` is stable."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Attract:
@@ -162,18 +149,10 @@ class Attract:
 
     async def adopt(self, network: Network, *, who: str = "operator") -> None:
         """Make the entry that somebody else has for this CIDR ours; raise `NotAdoptable` or `CloudError`."""
-        if self._provider is None:
+        if self._provider is None or self._observation is None:
             raise NotAdoptable("no-cloud", "the cloud was not found yet")
-        intent = self._store.get(network)
-        if intent is None or intent.phase is not Phase.PRESENT:
-            raise NotAdoptable("cidr-unknown", f"nobody asks for {network}")
-        if network not in self._carrier.carrying:
-            raise NotAdoptable(
-                "not-carried", f"the kernel does not carry {network} yet: its packets would be lost here"
-            )
-        vpc = self.vpc()
-        if vpc is not None and (against := refused(judge(network, await self._facts(vpc), via=intent.via))):
-            raise NotAdoptable(against[0].code, against[0].text)
+        facts = await self._facts(self._observation.vpc)
+        require_adoptable(network, self._store.get(network), self._carrier.carrying, facts)
         await self._provider.adopt(network)
         self._refusals.forget(network)
         self._store.record(who, "adopted", cidr=str(network), detail="an entry that was not ours")
@@ -329,7 +308,7 @@ class Attract:
         """
         sent = False
         for step, networks in ((AttractStep.ENSURE, seen.ensure), (AttractStep.WITHDRAW, seen.withdraw)):
-            for part in _parts(networks):
+            for part in parts(networks):
                 if sent and self._wake.is_set():
                     return True
                 now = [network for network in part if self._step(network, seen) is step]
@@ -337,41 +316,8 @@ class Attract:
                     sent = True
                     self.turns += 1
                     if step is AttractStep.ENSURE:
-                        await self._ensure(provider, now, clock)
+                        intents = {network: self._store.get(network) for network in now}
+                        await ensure(provider, intents, self._layers, self._refusals, clock)
                     else:
-                        await self._withdraw(provider, now)
+                        await withdraw(provider, now, self._layers)
         return sent
-
-    async def _withdraw(self, provider: Provider, networks: Sequence[Network]) -> None:
-        for network in networks:
-            self._layers[network] = Layer(LayerState.PENDING, "being withdrawn", "withdrawing")
-        log.info("withdrawing the route entries for %s", _list(networks))
-        for network, error in (await provider.withdraw(networks)).items():
-            problem = cloud_problem(error)
-            self._layers[network] = Layer(LayerState.ERROR, problem.text, problem.code)
-            log.warning("the route entry for %s cannot be withdrawn: %s", network, problem.text)
-
-    async def _ensure(self, provider: Provider, networks: Sequence[Network], clock: Callable[[], float]) -> None:
-        """Add the entries; remember which of them the cloud refuses."""
-        intents = {network: self._store.get(network) for network in networks}
-        for network in networks:
-            self._layers[network] = Layer(LayerState.PENDING, "being added", "adding")
-        log.info("adding the route entries for %s", _list(networks))
-        refusals = await provider.ensure(networks)
-        for network, intent in intents.items():
-            error = refusals.get(network)
-            if error is None or intent is None:
-                self._refusals.forget(network)
-                continue
-            layer = self._layers[network] = self._refusals.refused(intent, error, clock())
-            log.warning("the route entry for %s cannot be added: %s", network, layer.detail)
-
-
-def _parts(networks: Sequence[Network]) -> Iterator[Sequence[Network]]:
-    for start in range(0, len(networks), _AT_ONCE):
-        yield networks[start : start + _AT_ONCE]
-
-
-def _list(networks: Sequence[Network]) -> str:
-    few = ", ".join(map(str, networks[:3]))
-    return few if len(networks) <= 3 else f"{few} and {len(networks) - 3} more"

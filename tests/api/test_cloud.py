@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from appliance.attract import NotAdoptable
+from appliance.adopt import NotAdoptable
 from cloud.provider import CloudError, Denied, Duplicate, Owner, Rejected, Throttled, Unavailable
 from tests.appliance.fakes import POD, SERVICE, entry
 

@@ -2,21 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-import json
 import logging
 import socket
 import stat
 import tempfile
 import tomllib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from appliance import links as module
-from appliance.links import BadLinkName, LinkExists, Links, UnknownLink
+from appliance.links import BadLinkName, LinkExists, LinkRefused, Links, UnknownLink
+from appliance.tunnel import report
 from appliance.tunnel.token import BadToken, JoinToken, encode
 from tests.appliance.fakes import make_links
 
@@ -58,6 +56,31 @@ def test_joining_writes_a_private_file_with_a_key_of_its_own(links: Links, root:
     assert calls == [None]
     links.join("sg", TOKEN)
     assert tomllib.loads((root / "state/links/sg.toml").read_text())["link"]["key"] != key
+
+
+def test_a_directory_of_links_that_vanished_is_not_taken_for_an_empty_one(links: Links, root: Path) -> None:
+    """Whoever believed it would delete every tunnel's device."""
+    links.join("hk", TOKEN)
+    (root / "state").rename(root / "away")
+    for mounted in (False, True):
+        if mounted:
+            (root / "state").mkdir()  # where a volume was mounted there is an empty directory
+        for ask in (links.all, links.devices):
+            with pytest.raises(OSError, match="links"):
+                ask()
+    (root / "state").rmdir()
+    (root / "away").rename(root / "state")
+    assert links.devices() == {"hk": "tun-hk"}
+
+
+def test_a_machine_that_never_had_a_link_has_none(links: Links, root: Path) -> None:
+    with pytest.raises(OSError, match="state"):
+        links.devices()  # not even the place for them is there
+    (root / "state").mkdir()
+    assert links.devices() == {}
+    links.join("hk", TOKEN)
+    links.rm("hk")
+    assert links.devices() == {}
 
 
 def test_neither_token_nor_key_is_ever_said(links: Links, root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -120,86 +143,30 @@ def test_the_server_in_a_file_of_gtun_2_0_2_is_seen(links: Links, root: Path) ->
     assert "SECRET" not in repr(links.all())
 
 
-@contextlib.asynccontextmanager
-async def answering(root: Path, answer: bytes | None) -> AsyncIterator[None]:
-    """A control socket that says this, or, with None, nothing and never ends."""
-    (root / "run/links").mkdir(parents=True)
-    done = asyncio.Event()
+@pytest.mark.parametrize("error", ["", "the server refuses the token"])
+def test_a_running_gtun_is_told_the_new_file_and_may_refuse_it(root: Path, error: str) -> None:
+    """Told, since what it reads may be a copy from when it began."""
+    heard: list[bytes] = []
 
-    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if answer is None:
-            await done.wait()
-        else:
-            writer.write(answer)
-        writer.close()
-
-    server = await asyncio.start_unix_server(serve, root / "run/links/hk.sock")
-    try:
-        yield
-    finally:
-        done.set()
-        server.close()
-        await server.wait_closed()
-
-
-def test_status_is_what_gtun_says(links: Links, root: Path) -> None:
-    said = {
-        "name": "hk",
-        "device": "tun-hk",
-        "pid": 7,
-        "state": "down",
-        "code": "denied",
-        "reason": "the server does not know this key",
-        "server": "203.0.113.10:9443",
-        "address": None,
-        "peer": None,
-        "since": 1.5,
-        "retry_at": 3,
-        "rtt_ms": None,
-        "counters": {"sent": 1, "odd": "x"},
-    }
+    async def reload(text: bytes) -> report.Report:
+        heard.append(text)
+        return {"error": error} if error else {"reloaded": "hk"}
 
     async def scenario() -> None:
-        async with answering(root, json.dumps(said).encode()):
-            found = await links.status("hk")
-            assert (found.state, found.code, found.reason) == ("down", "denied", "the server does not know this key")
-            assert (found.pid, found.since, found.retry_at, found.rtt_ms) == (7, 1.5, 3.0, None)
-            assert (found.address, found.peer, found.counters) == ("", "", {"sent": 1})
-
-    asyncio.run(scenario())
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"{}",
-        b'{"state": "sideways"}',
-        b'{"state": ["up"]}',
-        b"\xff\xfe",
-        b"[" * 70_000,
-        b"x" * 500_000,
-    ],
-)
-def test_garbage_is_a_gtun_that_does_not_run(links: Links, root: Path, answer: bytes) -> None:
-    async def scenario() -> None:
-        async with answering(root, answer):
-            found = await links.status("hk")
-            assert (found.state, found.code) == ("down", "not-running")
-
-    asyncio.run(scenario())
-
-
-def test_silence_is_a_gtun_that_does_not_run(links: Links, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.02)
-
-    async def scenario() -> None:
-        async with answering(root, None):
-            found = await links.status("hk")
-            assert (found.code, "does not answer" in found.reason) == ("not-running", True)
+        links = Links(root / "state", root / "run")
+        links.join("hk", TOKEN)
+        path = root / "state/links/hk.toml"
+        before = path.read_bytes()
+        async with report.serve(root / "run/links/hk.sock", dict, {"reload": reload}):
+            await links.renew("hk")
+            if error:
+                with pytest.raises(LinkRefused, match=error):
+                    await links.rotate("hk", TOKEN)
+                assert path.read_bytes() == before
+            else:
+                await links.rotate("hk", TOKEN)
+                assert path.read_bytes() == heard[1] != before
+        assert heard[0] == before
 
     asyncio.run(scenario())
 

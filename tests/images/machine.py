@@ -133,9 +133,8 @@ class Machine:
         parent = source.parent if source.is_file() else source
         packed = subprocess.Popen(["tar", "-C", str(parent), "-c", *files], stdout=subprocess.PIPE)
         try:
-            command = (
-                f"mkdir -p {shlex.quote(destination)} && tar -C {shlex.quote(destination)} -x --no-same-owner --touch"
-            )
+            place = shlex.quote(destination)
+            command = f"mkdir -p {place} && tar -C {place} -x --no-same-owner --touch"
             inside = ("nsenter", f"--net=/run/netns/{self.lab['vrouter'].full}", "--", *self._ssh(), command)
             subprocess.run(inside, stdin=packed.stdout, check=True, timeout=300)
         finally:

@@ -149,7 +149,12 @@ class Lab:
             self.processes["door"] = self["appliance"].start("door", *argv, hand=(door.fileno(),))
             return f"https://127.0.0.1:{door.getsockname()[1]}"
 
-    def token(self, name: str, scope: str) -> str:
+    @property
+    def certificate(self) -> Path:
+        """The certificate, with its key, that the API made for itself."""
+        return self.place("appliance") / "state" / "api" / "tls.pem"
+
+    def token(self, name: str, scope: str = "write") -> str:
         """Return a fresh token for the API."""
         return str(self.api("POST", "/v1/tokens", {"name": name, "scope": scope})["token"])
 

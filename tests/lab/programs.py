@@ -13,6 +13,7 @@ from tests.lab import topology as net
 from tests.lab.space import PYTHON
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 GTUND_PORT: Final = 9443
@@ -111,8 +112,8 @@ internet_gateway = "{net.INTERNET_GATEWAY}"
     )
 
 
-def nexthop_toml(directory: Path, *, firewall: str = "iptables", quota: int = 200) -> str:
-    """Return the appliance's nexthop.toml. `quota`: what it takes a route table to hold."""
+def nexthop_toml(directory: Path, *, firewall: str = "iptables", quota: int = 200, inbound: Sequence[str] = ()) -> str:
+    """Return the appliance's nexthop.toml. `quota`: what it takes a route table to hold; `inbound`: names of links."""
     return f"""\
 [paths]
 state = "{directory}/state"
@@ -124,6 +125,7 @@ listen = "0.0.0.0:{API_PORT}"
 
 [kernel]
 firewall = "{firewall}"
+inbound = {json.dumps(list(inbound))}
 
 [cloud]
 provider = "aliyun"
