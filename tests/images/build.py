@@ -132,26 +132,26 @@ def wheel(commit: str, out: Path) -> Path:
 
 def run(*argv: str, **environment: str) -> str:
     """Run a step to its end and return what it printed; raise `NotBuilt`. What ends us ends it and its children."""
-    process = subprocess.Popen(
+    environment |= {"PACKER_CACHE_DIR": str(DIST / "packer_cache"), "CHECKPOINT_DISABLE": "1"}
+    with subprocess.Popen(
         argv,
         cwd=ROOT,
-        env={**os.environ, "PACKER_CACHE_DIR": str(DIST / "packer_cache"), "CHECKPOINT_DISABLE": "1", **environment},
+        env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate()
-    except BaseException:
-        with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)  # Packer ends its machine and removes what it made
-            process.communicate(timeout=_ENDING)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
+    ) as process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:
+            with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)  # Packer ends its machine and removes what it made
+                process.communicate(timeout=_ENDING)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
     if process.returncode:
         raise NotBuilt(f"{' '.join(argv[:2])} exited with {process.returncode}:\n" + said[-4000:])
     return said

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from appliance.links import Links
 from tests.images import build
-from tests.images.machine import BOOT_SECONDS, Machine
+from tests.images.machine import PATIENCE, Machine
 from tests.lab import probes, programs, topology
 from tests.lab.space import PYTHON, Failed
 
@@ -107,9 +107,9 @@ class Story:
         """Switch it on, and wait for a page that came through it."""
         begin = time.monotonic()
         self.vm.make()
-        self.vm.wait("a page through the machine", self._fetches, BOOT_SECONDS)
+        self.vm.wait("a page through the machine", self._fetches)
         took = time.monotonic() - begin
-        self.vm.wait("the first boot to be done", self._set_up, 120)
+        self.vm.wait("the first boot to be done", self._set_up)
         return f"{took:.0f} s after power on"
 
     def datasource(self) -> str:
@@ -171,9 +171,9 @@ class Story:
         begin = time.monotonic()
         with self._held() as seconds:
             self.vm.shell(f"kill -STOP {' '.join(before.values())}")
-            self.vm.wait("the watchdog", lambda: all(self._restarted(*each) for each in before.items()), 240)
+            self.vm.wait("the watchdog", lambda: all(self._restarted(*each) for each in before.items()))
             took = time.monotonic() - begin
-        self.vm.wait("the API", self._well, 120)
+        self.vm.wait("the API", self._well)
         return f"after {took:.0f} s; a held connection waited {max(seconds):.1f} s at most"
 
     # ---- upgrade ----------------------------------------------------------------------------------------------------
@@ -201,10 +201,12 @@ class Story:
         before = self.vm.shell("readlink /opt/nexthop/current")
         begin = time.monotonic()
         with self._held() as seconds:
-            done = self.vm.run("nexthop", "upgrade", f"{_WHEELS}/{fault.name}/{broken.name}", check=False, timeout=900)
+            done = self.vm.run(
+                "nexthop", "upgrade", f"{_WHEELS}/{fault.name}/{broken.name}", check=False, timeout=PATIENCE
+            )
             if done.returncode != 1 or "taken back" not in done.stderr:
                 raise Failed(f"it was not taken back: {done.stdout}{done.stderr}")
-            self.vm.wait("the old release", self._well, 300)
+            self.vm.wait("the old release", self._well)
             took = time.monotonic() - begin
         after = self.vm.shell("readlink /opt/nexthop/current")
         if before != after:
@@ -216,7 +218,7 @@ class Story:
         self.vm.reset()
         begin = time.monotonic()
         self.vm.wait("the machine to be gone", lambda: not self._fetches(), 60)
-        self.vm.wait("a page through the machine", self._fetches, BOOT_SECONDS)
+        self.vm.wait("a page through the machine", self._fetches)
         return f"{time.monotonic() - begin:.0f} s after the reset"
 
     def far_end(self) -> str:
@@ -233,7 +235,7 @@ class Story:
         self._start_cloud(firstboot)
         begin = time.monotonic()
         self.vm.make()
-        self.vm.wait("the first boot to be done", lambda: self.vm.answers() and self._set_up(), BOOT_SECONDS)
+        self.vm.wait("the first boot to be done", lambda: self.vm.answers() and self._set_up())
         took = time.monotonic() - begin
         claims = self.verify()
         links = self.lab.place("client")
@@ -286,7 +288,7 @@ class Story:
         """Run `nexthop upgrade`; by the wheel's own code where what runs is older than that command."""
         done = self.vm.run("nexthop", "upgrade", "--help", check=False)
         by = [] if done.returncode == 0 else ["env", f"PYTHONPATH={wheel}", "/opt/nexthop/bin/python", "-m"]
-        return self.vm.run(*by, "api.cli" if by else "nexthop", "upgrade", wheel, timeout=900).stdout.strip()
+        return self.vm.run(*by, "api.cli" if by else "nexthop", "upgrade", wheel, timeout=PATIENCE).stdout.strip()
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[list[float]]:
