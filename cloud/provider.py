@@ -11,7 +11,8 @@
 
 A provider keeps no memory of the table: `observe` reads it whole, `ensure` and `withdraw` act on any number of CIDRs
 and may be repeated without harm. What concerns one CIDR is returned for it and stops no other; what concerns the cloud
-is raised.
+is raised. Which of the two it is follows from what else works, not from the error's kind: a write that goes on failing
+while the tables can be read and other writes are taken is about its CIDR.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ Network = IPv4Network | IPv6Network
 
 
 class CloudError(Exception):
-    """A call failed. `code` is the cloud's own code, `request_id` what its support asks for; neither is ever secret."""
+    """A call failed. `code` is the cloud's own code, `request_id` what its support asks for; neither is ever secret.
+
+    `refused`: what had stopped single CIDRs by the time at which this ended a request about many.
+    """
 
     def __init__(self, message: str, *, code: str = "", request_id: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.request_id = request_id
+        self.refused: Refusals = {}
 
 
 class Throttled(CloudError):
@@ -157,7 +162,7 @@ class Finding:
 
 
 Refusals = Mapping[Network, CloudError]
-"""What stops single CIDRs: each is a `Duplicate`, a `QuotaExceeded` or a `Rejected`."""
+"""What stops single CIDRs, of any kind."""
 
 
 class Provider(Protocol):

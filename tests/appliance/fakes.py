@@ -19,6 +19,7 @@ from appliance.kernel.state import Device, DeviceGone, Drift, KernelState, Netwo
 from appliance.links import Links
 from cloud.provider import (
     CloudError,
+    Denied,
     Duplicate,
     EntryStatus,
     Finding,
@@ -177,6 +178,8 @@ class FakeCloud:
         self.requests: list[tuple[str, tuple[Network, ...]]] = []
         self.observed = 0
         self.fail: list[CloudError] = []
+        self.lasting: dict[Network, CloudError] = {}  # what is refused about one CIDR each time
+        self.whole: dict[str, CloudError] = {}  # what ends each request of a kind
         self.observe_error: CloudError | None = None
         self.lands = True  # whether a write does what it says
         self.gate: asyncio.Event | None = None  # a write waits for it
@@ -193,6 +196,8 @@ class FakeCloud:
         refused: dict[Network, CloudError] = {}
         for destination in destinations:
             self.did.append(("ensure", destination))
+            if self._stopped("ensure", destination, refused):
+                continue
             try:
                 await self._wait()
             except (Duplicate, QuotaExceeded, Rejected) as error:
@@ -205,12 +210,15 @@ class FakeCloud:
 
     async def withdraw(self, destinations: Collection[Network]) -> Refusals:
         self.requests.append(("withdraw", tuple(destinations)))
+        refused: dict[Network, CloudError] = {}
         for destination in destinations:
             self.did.append(("withdraw", destination))
+            if self._stopped("withdraw", destination, refused):
+                continue
             await self._wait()
             if self.lands:
                 self.remove(destination)
-        return {}
+        return refused
 
     async def adopt(self, destination: Network) -> None:
         self.did.append(("adopt", destination))
@@ -224,6 +232,15 @@ class FakeCloud:
 
     def policy(self) -> Mapping[str, object]:
         return {"Version": "1", "Statement": []}
+
+    def _stopped(self, what: str, destination: Network, refused: dict[Network, CloudError]) -> bool:
+        if what in self.whole:
+            error = self.whole[what]
+            error.refused = {} if isinstance(error, Denied) else {destination: error, **refused}
+            raise error
+        if destination in self.lasting:
+            refused[destination] = self.lasting[destination]
+        return destination in refused
 
     async def _wait(self) -> None:
         if self.gate is not None:
