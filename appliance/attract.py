@@ -176,7 +176,13 @@ class Attract:
         vpc = self.vpc()
         if vpc is None:
             return CloudStatus(self._name, error=self._problem)
-        return CloudStatus(self._name, vpc.vpc_id, vpc.instance_id, vpc.tables, self._problem, self._strays)
+        return CloudStatus(
+            self._name, vpc.vpc_id, vpc.instance_id, vpc.tables, self._problem, self._strays, self._left()
+        )
+
+    def _left(self) -> tuple[tuple[str, Network], ...]:
+        elsewhere = () if self._observation is None else self._observation.elsewhere
+        return tuple((entry.table, entry.destination) for entry in elsewhere if entry.destination not in self._strays)
 
     def wake(self) -> None:
         """Ask for a pass soon."""
@@ -238,7 +244,8 @@ class Attract:
         facts = await self._facts(observation.vpc)
         seen = _Seen(observation, facts, self._store.released())
         wanted = {intent.network: None for intent in self._store.all()}
-        ours = [entry.destination for entry in observation.entries if entry.owner is Owner.OURS]
+        there = (*observation.entries, *observation.elsewhere)
+        ours = [entry.destination for entry in there if entry.owner is Owner.OURS]
         self._rest = self._resync
         self._layers = {network: layer for network, layer in self._layers.items() if network in wanted}
         self._refusals.keep({*wanted, *ours})
@@ -250,12 +257,15 @@ class Attract:
     def _step(self, network: Network, seen: _Seen) -> AttractStep:
         """Decide about one CIDR, from what is asked for and carried at this moment."""
         intent = self._store.get(network)
+        present = intent is not None and intent.phase is Phase.PRESENT
+        withhold = Withhold.NOTHING if intent is None else self._withhold(intent)
+        takes, goes = present and withhold is Withhold.NOTHING, not present or withhold is Withhold.ANY
         return attract_step(
             None if intent is None else intent.phase,
-            classify(seen.observation, network),
+            classify(seen.observation, network, takes=takes, goes=goes),
             carried=network in self._carrier.carrying,
             released=network in seen.released,
-            withhold=Withhold.NOTHING if intent is None else self._withhold(intent),
+            withhold=withhold,
         )
 
     def _decide(self, network: Network, seen: _Seen, clock: Callable[[], float]) -> None:

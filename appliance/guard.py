@@ -91,7 +91,7 @@ FORBIDDEN: Final = tuple(
     )
 )
 
-_OTHERS: Final = frozenset({"foreign", "changed"})  # cloud.provider.Owner: entries that are not ours
+_OTHERS: Final = frozenset({"foreign", "changed", "earlier"})  # cloud.provider.Owner: entries that are not ours
 
 # Shorter than this is never one cluster: most likely a typing error, and it would cover half of somebody's network.
 SHORTEST: Final = {4: 8, 6: 16}

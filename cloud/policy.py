@@ -25,15 +25,26 @@ INTERFACE: Final = (
 )
 
 
-def ram_policy(region: str, account: str, tables: Sequence[str], *, by_tag: bool = False) -> Mapping[str, object]:
-    """Return the policy; an unknown `account` or no `tables` become `*`. `by_tag`: tables are looked for by a tag."""
+# In tables that hosts use and that we do not program: what is left of ours there is found, and goes with its CIDR.
+ELSEWHERE: Final = ("vpc:DescribeRouteEntryList", "vpc:DeleteRouteEntry", "vpc:DeleteRouteEntries")
+
+
+def ram_policy(
+    region: str, account: str, tables: Sequence[str], *, others: Sequence[str] = (), by_tag: bool = False
+) -> Mapping[str, object]:
+    """Return the policy; an unknown `account` or no `tables` become `*`. `by_tag`: tables are looked for by a tag.
+
+    `others`: tables that hosts use and that we do not program.
+    """
     reads = (*READS, "DescribeRouteTableList") if by_tag else READS
     names = tables or ["*"]
     resources = [f"acs:vpc:{region}:{account or '*'}:routetable/{table}" for table in names]
+    elsewhere = [f"acs:vpc:{region}:{account or '*'}:routetable/{table}" for table in others]
     return {
         "Version": "1",
         "Statement": [
             _allow([*(f"vpc:{each}" for each in WRITES), "vpc:DescribeRouteEntryList"], resources),
+            *([_allow(ELSEWHERE, elsewhere)] if elsewhere else []),
             _allow([f"vpc:{each}" for each in reads], "*"),
             # For the source/destination check of our own interface, and for what `nexthop doctor` looks at.
             _allow([f"ecs:{each}" for each in INTERFACE], "*"),

@@ -71,8 +71,11 @@ class Owner(Enum):
     """Whose a route entry is."""
 
     OURS = "ours"  # carries this appliance's mark
+    EARLIER = (
+        "earlier"  # another machine's of this appliance, before this one took over: ours to point here, not to remove
+    )
     CHANGED = "changed"  # carries our mark, and a next hop that we never gave it: somebody means it
-    FOREIGN = "foreign"  # made by somebody else, or by a later epoch of ours
+    FOREIGN = "foreign"  # made by somebody else, or by another machine of this appliance that nobody took over from
     SYSTEM = "system"  # made by the cloud: the VPC's own vSwitches
 
 
@@ -130,15 +133,21 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that one pass of reading saw. `at`: when, in seconds since the epoch; 0 where nobody noted it."""
+    """Everything that one pass of reading saw. `at`: when, in seconds since the epoch; 0 where nobody noted it.
+
+    `elsewhere`: our entries in tables that vSwitches use and that we do not program: we did once. `unread`: such tables
+    that could not be read.
+    """
 
     vpc: Vpc
     entries: tuple[RouteEntry, ...]
     quota: Quota = Quota()
     at: float = 0.0
+    elsewhere: tuple[RouteEntry, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def to(self, destination: Network) -> tuple[RouteEntry, ...]:
-        """Return the entries for exactly this destination, in all tables."""
+        """Return the entries for exactly this destination, in all tables that we program."""
         return tuple(entry for entry in self.entries if entry.destination == destination)
 
 
@@ -169,7 +178,7 @@ class Provider(Protocol):
     """A cloud whose route tables we program. Every method raises `CloudError` and nothing else."""
 
     async def observe(self) -> Observation:
-        """Read the VPC and every entry of every table that we program."""
+        """Read the VPC, every entry of every table that we program, and our own in the others that vSwitches use."""
         ...
 
     async def ensure(self, destinations: Collection[Network]) -> Refusals:
@@ -180,7 +189,10 @@ class Provider(Protocol):
         ...
 
     async def withdraw(self, destinations: Collection[Network]) -> Refusals:
-        """Remove our entries for `destinations` from every table; return when they are gone. None there is no error."""
+        """Remove our entries for `destinations` from every table, `elsewhere` included; return when they are gone.
+
+        None there is no error.
+        """
         ...
 
     async def adopt(self, destination: Network) -> None:

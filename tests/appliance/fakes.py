@@ -174,6 +174,7 @@ class FakeCloud:
     def __init__(self, vpc: Vpc = VPC) -> None:
         self.vpc = vpc
         self.entries: list[RouteEntry] = []
+        self.elsewhere: list[RouteEntry] = []  # ours, in tables that are not programmed any more
         self.did: list[tuple[str, Network]] = []
         self.requests: list[tuple[str, tuple[Network, ...]]] = []
         self.observed = 0
@@ -189,7 +190,7 @@ class FakeCloud:
         if self.observe_error is not None:
             raise self.observe_error
         self.observed += 1
-        return Observation(self.vpc, tuple(self.entries))
+        return Observation(self.vpc, tuple(self.entries), elsewhere=tuple(self.elsewhere))
 
     async def ensure(self, destinations: Collection[Network]) -> Refusals:
         self.requests.append(("ensure", tuple(destinations)))
@@ -205,6 +206,7 @@ class FakeCloud:
                 continue
             if self.lands:
                 self.remove(destination)
+                self.entries = [e for e in self.entries if (e.destination, e.owner) != (destination, Owner.EARLIER)]
                 self.entries += [entry(destination, table) for table in self.vpc.tables]
         return refused
 
@@ -218,6 +220,7 @@ class FakeCloud:
             await self._wait()
             if self.lands:
                 self.remove(destination)
+                self.elsewhere = [e for e in self.elsewhere if e.destination != destination]
         return refused
 
     async def adopt(self, destination: Network) -> None:

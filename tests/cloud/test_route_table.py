@@ -364,6 +364,44 @@ def test_where_an_entry_cannot_be_changed_in_place_it_is_made_again_at_once(code
     assert cloud.writes()[2:] == ["ModifyRouteEntry"] * 2 + ["DeleteRouteEntry", "CreateRouteEntry"] * 2
 
 
+def test_two_machines_of_one_appliance_leave_each_others_entries_alone() -> None:
+    """Nobody said that one of them takes over: neither points the other's entries here, nor removes them."""
+
+    async def main() -> None:
+        cloud = Direct()
+        one, other = cloud.provider(Mark("a"), identity=PEER), cloud.provider(Mark("a"))
+        await one.ensure([POD_CIDR])
+        assert isinstance((await other.ensure([POD_CIDR]))[POD_CIDR], Duplicate)
+        assert await other.withdraw([POD_CIDR]) == {}
+        assert [entry.owner for entry in (await other.observe()).to(POD_CIDR)] == [Owner.FOREIGN]
+        assert [entry.owner for entry in (await one.observe()).to(POD_CIDR)] == [Owner.OURS]
+        assert cloud.writes() == ["CreateRouteEntry"]
+
+    asyncio.run(main())
+
+
+def test_who_takes_over_points_entries_here_and_removes_none_that_leads_to_the_other_machine() -> None:
+    async def main() -> None:
+        cloud = Direct()
+        old, new = cloud.provider(Mark("a"), identity=PEER), cloud.provider(Mark("a", epoch=2))
+        await old.ensure([POD_CIDR, SERVICE_CIDR])
+        assert {entry.owner for entry in (await new.observe()).to(POD_CIDR)} == {Owner.EARLIER}
+        assert await new.withdraw([POD_CIDR]) == {}
+        assert await new.ensure([SERVICE_CIDR]) == {}
+        hops = {
+            str(entry.destination): entry.hop.id for entry in cloud.world.entries("vtb-system", 0.0) if entry.custom
+        }
+        assert hops == {str(POD_CIDR): "i-host", str(SERVICE_CIDR): "i-nexthop"}
+        # From here on the old one keeps its hands off what was taken over, and still has the rest.
+        assert set(await old.ensure([POD_CIDR, SERVICE_CIDR])) == {SERVICE_CIDR}
+        assert await old.withdraw([POD_CIDR, SERVICE_CIDR]) == {}
+        assert cloud.ours() == [str(SERVICE_CIDR)]
+        assert await new.withdraw([SERVICE_CIDR]) == {}
+        assert cloud.ours() == []
+
+    asyncio.run(main())
+
+
 def test_what_a_later_epoch_took_over_is_not_taken_back() -> None:
     async def main() -> None:
         cloud = Direct()
