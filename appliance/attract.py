@@ -11,6 +11,8 @@ after them when it is its turn again; the rest concern the cloud as a whole, and
 withdrawn is tried even where adding failed so: an operator who takes something back need not wait for what was asked
 for beside it. Nothing here ends the loop, and nothing here stops a packet.
 
+What the guard comes to be against is barred (`appliance.bars`): the kernel lets go of it, and it is not asked for.
+
 What somebody else did to an entry of ours between two passes goes into the history: deleted, it is put back; given
 another next hop or name, it is shown as a conflict and left alone, until it is adopted at a person's wish.
 """
@@ -27,9 +29,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.adopt import NotAdoptable, require_adoptable
+from appliance.bars import bars, trespassing
 from appliance.entries import classify, cloud_problem, found, layer_of
 from appliance.entryrequests import parts, request
-from appliance.guard import Facts, judge, refused
+from appliance.guard import Facts, Reason, judge, refused
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.state import KernelError
 from appliance.model import Intent, Network, Phase
@@ -72,6 +75,7 @@ class _Seen:
     observation: Observation
     facts: Facts
     released: frozenset[Network]
+    trespassing: Mapping[Network, Reason] = field(default_factory=dict)
     strays: list[Network] = field(default_factory=list)
     ensure: list[Network] = field(default_factory=list)
     withdraw: list[Network] = field(default_factory=list)
@@ -237,6 +241,7 @@ class Attract:
         if self._connect is None:
             for intent in self._store.all():
                 self._store.withdrawn(intent.network)
+            self._store.bar({})
             return False
         if self._provider is None:
             self._provider = await self._connect()
@@ -249,6 +254,9 @@ class Attract:
         self._rest = self._resync
         self._layers = {network: layer for network, layer in self._layers.items() if network in wanted}
         self._refusals.keep({*wanted, *ours})
+        intents = self._store.all()
+        seen.trespassing = trespassing(intents, observation.vpc)
+        self._store.bar(bars(intents, seen.trespassing, self._store.barred(), frozenset(ours)))
         for network in dict.fromkeys([*wanted, *ours]):
             self._decide(network, seen, clock)
         self._strays = tuple(seen.strays)
@@ -259,6 +267,8 @@ class Attract:
         intent = self._store.get(network)
         present = intent is not None and intent.phase is Phase.PRESENT
         withhold = Withhold.NOTHING if intent is None else self._withhold(intent)
+        if network in self._store.barred():
+            withhold = Withhold.ANY  # what became of a request that landed late goes again
         takes, goes = present and withhold is Withhold.NOTHING, not present or withhold is Withhold.ANY
         return attract_step(
             None if intent is None else intent.phase,
@@ -274,10 +284,10 @@ class Attract:
         if step is AttractStep.WITHDRAW:
             if (layer := self._held(network, (step, intent), clock)) is None:
                 seen.withdraw.append(network)
-            elif intent is None:
-                seen.strays.append(network)
-            else:
+            elif intent is not None:
                 self._layers[network] = layer
+            else:
+                seen.strays.append(network)
             return
         if intent is None:
             if step is AttractStep.STRAY:
@@ -290,9 +300,11 @@ class Attract:
             return
         if step is AttractStep.MARK_WITHDRAWN:
             self._store.withdrawn(network)
-        if step is AttractStep.REST:
+        elif step is AttractStep.REST:
             self._refusals.forget(network)
-        self._layers[network] = layer_of(step, intent, seen.observation)
+        why = seen.trespassing.get(network)
+        against = None if why is None else Layer(LayerState.ERROR, why.text, why.code)
+        self._layers[network] = against or layer_of(step, intent, seen.observation)
 
     def _notice(self, step: AttractStep, intent: Intent, seen: Observation) -> None:
         """Write into the history what somebody did to an entry that was right when we last looked."""

@@ -63,6 +63,8 @@ _CIDR: Final[Mapping[str, str]] = {
     "no-path": "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end",
     "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
     "changed-by-hand": "`nexthop cidr adopt` the entry to have it back, or remove the CIDR here",
+    "overlaps-vswitch": "remove the CIDR and add it without that vSwitch, or move the vSwitch's hosts",
+    "contains-vpc": "remove the CIDR and add only the far network",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
     "cloud-rejected": "remove the CIDR, or mend what the cloud complains about",
