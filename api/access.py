@@ -1,9 +1,10 @@
 """Who gets in. The first thing that any request meets, so that no router can forget it.
 
-Over the Unix socket everybody who could open it may do everything: the file's mode is the authority. Over the network a
-request names us in `Host` (another name is a page of somebody else's that the browser was led to us with), comes from
-no foreign page (`Origin`), and carries a token, except for the health checks and the console's own files. What changes
-nothing needs the scope `read`, everything else and the tokens themselves `write`. Nobody may ask too often.
+A request names us in `Host` (another name is a page of somebody else's that the browser was led to us with) and comes
+from no foreign page (`Origin`): on the Unix socket, too, since an operator may have forwarded it to a port that their
+browser reaches. There, everybody who could open it may do everything: the file's mode is the authority. Over the
+network a request carries a token, except for the health checks and the console's own files. What changes nothing needs
+the scope `read`, everything else and the tokens themselves `write`. Nobody may ask too often.
 """
 
 from __future__ import annotations
@@ -81,16 +82,18 @@ class Access:
 
     def _admit(self, scope: Connection) -> Caller:
         peer = scope.get("state", {}).get(PEER) or Peer(local=False)
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
         if peer.local:
             name = "operator" if peer.uid is None else f"uid {peer.uid}"
             self._not_too_often(name)
+            self._named(host or "localhost")
+            _own_page(headers.get(b"origin"), host, "http")
             return Caller(name, Scope.WRITE, "unix")
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get(b"host", "")
         source = _source(peer.address)
         self._not_too_often(source)
         self._named(host)
-        _own_page(headers.get(b"origin"), host)
+        _own_page(headers.get(b"origin"), host, "https")
         path = scope["path"]
         if path in OPEN or path.startswith(OPEN_BELOW):
             return Caller("anybody", Scope.READ, "none")
@@ -114,7 +117,7 @@ class Access:
         if token.expired(time.time()):
             step = "make a new one on the appliance: nexthop token add NAME"
             raise self._stranger(source, "token-expired", "this token's time is over", step)
-        return Caller(f"token {token.name}", token.scope, "token")
+        return Caller(f"token {token.name}", token.scope, "token", token)
 
     def _stranger(self, source: str, code: str, text: str, step: str) -> Problem:
         if wait := self._failed.take(source, self._clock()):
@@ -146,8 +149,8 @@ def _too_often(wait: float) -> Problem:
     return _refusal(429, "too-many-requests", "too many requests", step, {"Retry-After": str(seconds)})
 
 
-def _own_page(origin: str | None, host: str) -> None:
-    if origin is not None and origin.lower() != f"https://{host.lower()}":
+def _own_page(origin: str | None, host: str, scheme: str) -> None:
+    if origin is not None and origin.lower() != f"{scheme}://{host.lower()}":
         step = "open the console at this appliance's own address"
         raise _refusal(403, "foreign-origin", "a page of another site asked for this", step)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
-from appliance.tokens import Scope
+from appliance.tokens import Scope, Token
 
 PEER: Final = "peer"  # in the connection's state: where it comes from
 CALLER: Final = "caller"  # in the request's state: who that is
@@ -24,11 +24,12 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is. `name`: as the history shows it; `via`: "unix" or "token"."""
+    """Whose request it is. `name`: as the history shows it; `via`: "unix" or "token", which is `token` then."""
 
     name: str
     scope: Scope
     via: str
+    token: Token | None = None
 
 
 async def caller_of(request: Request) -> Caller:

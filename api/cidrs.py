@@ -12,13 +12,13 @@ import contextlib
 from dataclasses import replace
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic.dataclasses import dataclass
 
 from api import wanted
 from api.bodies import Change, NewCidr, WholeCidr
 from api.caller import Who
-from api.once import Key, Once
+from api.once import Attempted, Once
 from api.parts import Parts
 from api.problem import responses
 from api.resources import (
@@ -114,12 +114,11 @@ def _asking(routes: APIRouter, parts: Parts) -> None:
     @routes.post("/v1/cidrs", status_code=201, responses={200: {"model": CidrResource}, **responses(409, 503)})
     async def add(
         new: NewCidr,
-        request: Request,
         response: Response,
         who: Who,
+        attempt: Attempted,
         dry_run: DryRun = False,  # noqa: FBT002
         wait: Wait = 0.0,
-        key: Key = None,
     ) -> CidrResource:
         """Ask for a CIDR; 201 where that is news, 200 where it was so already or for a dry run."""
 
@@ -137,8 +136,7 @@ def _asking(routes: APIRouter, parts: Parts) -> None:
             response.status_code = 201
             return _tagged(response, await _followed(parts, known(parts, network), reasons, wait))
 
-        made: CidrResource = await once.do(request, response, key, work)
-        return made
+        return await once.do(attempt, work)
 
     @routes.put("/v1/cidrs/{cidr:cidr}", responses={201: {"model": CidrResource}, **responses(412, 503)})
     async def replace_or_add(

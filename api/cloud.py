@@ -7,12 +7,14 @@ that names the CIDR.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic.dataclasses import dataclass
 
 from api.caller import Who
+from api.once import Attempted, Once
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
 from api.resources import (
@@ -27,7 +29,7 @@ from api.resources import (
 from api.schema import SHOWN
 from appliance.adopt import NotAdoptable
 from appliance.entries import cloud_problem
-from appliance.model import Phase
+from appliance.model import Network, Phase
 from appliance.plan import plan
 from cloud.provider import CloudError, Conflict, Denied, Duplicate, Provider, QuotaExceeded, Rejected, Throttled
 
@@ -161,23 +163,13 @@ def _looking(routes: APIRouter, parts: Parts) -> None:
 
 def _acting(routes: APIRouter, parts: Parts) -> None:
     """Add what touches entries that nobody asked for."""
+    once = Once(parts.store)
 
     @routes.post("/v1/cidrs/{cidr:cidr}/adopt", responses=responses(404, 409, 422, 502, 503))
-    async def adopt(cidr: CidrPath, who: Who) -> CidrResource:
+    async def adopt(cidr: CidrPath, who: Who, attempt: Attempted) -> CidrResource:
         """Make the entry that somebody else has for this CIDR ours, in place."""
         network = network_of(cidr)
-        _provider(parts)
-        intent = parts.store.get(network)
-        if intent is None or intent.phase is not Phase.PRESENT:
-            raise unknown(network)
-        try:
-            await parts.cloud.adopt(network, who=who)
-        except NotAdoptable as error:
-            reason = Reason(error.code, str(error), "see `nexthop status`, then try again")
-            raise Problem(409, "not-adoptable", "This entry cannot be adopted", reasons=[reason]) from None
-        except CloudError as error:
-            raise _failed(error) from None
-        return resource(status_of(parts, intent))
+        return await once.do(attempt, partial(_adopt, parts, network, who))
 
     @routes.delete("/v1/strays/{cidr:cidr}", status_code=202, responses=responses(404, 409, 422, 503))
     async def remove_stray(cidr: CidrPath, who: Who) -> StrayResource:
@@ -188,6 +180,21 @@ def _acting(routes: APIRouter, parts: Parts) -> None:
             raise Problem(404, "stray-unknown", "This is not a stray entry", reasons=[reason])
         parts.store.release(network, who=who)
         return StrayResource(str(network))
+
+
+async def _adopt(parts: Parts, network: Network, who: str) -> CidrResource:
+    _provider(parts)
+    intent = parts.store.get(network)
+    if intent is None or intent.phase is not Phase.PRESENT:
+        raise unknown(network)
+    try:
+        await parts.cloud.adopt(network, who=who)
+    except NotAdoptable as error:
+        reason = Reason(error.code, str(error), "see `nexthop status`, then try again")
+        raise Problem(409, "not-adoptable", "This entry cannot be adopted", reasons=[reason]) from None
+    except CloudError as error:
+        raise _failed(error) from None
+    return resource(status_of(parts, intent))
 
 
 def _provider(parts: Parts) -> Provider:

@@ -20,6 +20,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from api.caller import Asking, Caller
 from api.history import EventResource, line
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
@@ -98,6 +99,7 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/v1/events", response_class=JSONResponse, responses=described | responses(503))
     async def events(
         request: Request,
+        asking: Asking,
         limit: Annotated[
             int, Query(ge=1, le=_PAGE, description="How many lines at most; not for a stream.", examples=[20])
         ] = 100,
@@ -126,7 +128,8 @@ def router(parts: Parts) -> APIRouter:
             raise Problem(429, "too-many-streams", "Too many streams", reasons=[reason], headers={"Retry-After": "15"})
         begin = _begin(parts, last_event_id, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(parts, looks, begin, streams), media_type="text/event-stream", headers=headers)
+        lines = _stream(parts, asking, looks, begin, streams)
+        return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
 
     return routes
 
@@ -145,12 +148,12 @@ def _begin(parts: Parts, last: str | None, after: int | None) -> int:
     return newest if after is None else min(after, newest)
 
 
-async def _stream(parts: Parts, looks: Looks, row: int, streams: set[object]) -> AsyncIterator[bytes]:
+async def _stream(parts: Parts, asking: Caller, looks: Looks, row: int, streams: set[object]) -> AsyncIterator[bytes]:
     me, said, quiet = object(), dict[str, Any](), 0.0
     streams.add(me)
     try:
         yield b"retry: 2000\n\n"
-        while not parts.stop.is_set():
+        while not parts.stop.is_set() and (asking.token is None or parts.tokens.good(asking.token)):
             texts = []
             with contextlib.suppress(StoreUnavailable):  # it is told in the state
                 for event in parts.store.events(row, _PAGE):

@@ -157,7 +157,12 @@ EXAMPLES: Final[dict[str, Any]] = {
     },
     "Readiness": {"status": "ok", "cloud": ""},
     "Reason": _REASON,
-    "Restored": {"cidrs": 2, "saved_at": 1767225600.0, "damaged": "/var/lib/nexthop/nexthop.db.damaged-1767225600"},
+    "Restored": {
+        "cidrs": 2,
+        "tokens": 1,
+        "saved_at": 1767225600.0,
+        "damaged": "/var/lib/nexthop/nexthop.db.damaged-1767225600",
+    },
     "RouteTableResource": _TABLE,
     "RoutesResource": {"observed_at": 1767225600.0, "tables": [_TABLE], "quota": {"vtb-1": _FILL}},
     "Scope": "read",

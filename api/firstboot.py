@@ -26,6 +26,7 @@ UNITS: Final = {
         "nexthopd.socket",
         "nexthopd.service",
         "nexthop-links.path",
+        "nexthop-links.timer",
         "nexthop-links.service",
     ),
     Role.GTUND: ("gtund.service",),

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from api.parts import Parts
 from api.problem import responses
 from api.schema import SHOWN
-from appliance.intent import Event
+from appliance.records import Event
 
 _LONGEST = 1000
 

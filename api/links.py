@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
@@ -12,6 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from api.caller import Who
+from api.once import Attempted, Once
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
 from api.schema import SHOWN, TAKEN
@@ -52,9 +54,9 @@ class LinkResource:
     state: str
     """`up`, `connecting` or `down`."""
     code: str
-    """Why it is not up, for machines; empty while it is."""
+    """Why it is not up, for machines; `unproven` where it is up and nothing has answered through it yet; else empty."""
     reason: str
-    """Why it is not up, for people; empty while it is."""
+    """The same for people."""
     address: str
     """Our address in the tunnel; empty before the first session."""
     peer: str
@@ -116,6 +118,7 @@ def resource(link: LinkStatus) -> LinkResource:
 def router(parts: Parts) -> APIRouter:
     """Return the endpoints."""
     routes = APIRouter(tags=["links"])
+    once = Once(parts.store)
 
     @routes.get("/v1/links", responses=responses(503))
     async def ls() -> LinkList:
@@ -123,21 +126,9 @@ def router(parts: Parts) -> APIRouter:
         return LinkList(tuple(resource(each) for each in await statuses(parts)))
 
     @routes.post("/v1/links", status_code=201, responses=responses(409, 422, 503))
-    async def join(new: NewLink, who: Who) -> LinkResource:
+    async def join(new: NewLink, who: Who, attempt: Attempted) -> LinkResource:
         """Make a link from a join token. Its key is made here and stays here."""
-        try:
-            link = parts.links.join(new.name, new.token)
-        except BadLinkName:
-            raise _refused(422, "bad-link-name", "this will not do as a link's name", _NAMES) from None
-        except LinkExists:
-            text = f"a link named {new.name!r} is there already"
-            raise _refused(409, "link-exists", text, "choose another name, or `nexthop link rm` it first") from None
-        except BadToken as error:
-            raise _refused(422, "bad-token", str(error), "ask for a new one: `gtund client add NAME`") from None
-        with contextlib.suppress(StoreUnavailable):
-            parts.store.record(who, "link joined", detail=f"{link.name}, to {link.server}")
-        found = await parts.links.status(link.name)
-        return resource(replace(found, server=found.server or link.server))
+        return await once.do(attempt, partial(_join, parts, new, who))
 
     @routes.put("/v1/links/{name}/key", responses=responses(404, 409, 422, 503))
     async def rotate(
@@ -168,8 +159,27 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
+async def _join(parts: Parts, new: NewLink, who: str) -> LinkResource:
+    try:
+        await _outside(parts, new.token)
+        link = parts.links.join(new.name, new.token)
+    except BadLinkName:
+        raise _refused(422, "bad-link-name", "this will not do as a link's name", _NAMES) from None
+    except LinkExists:
+        text = f"a link named {new.name!r} is there already"
+        raise _refused(409, "link-exists", text, "choose another name, or `nexthop link rm` it first") from None
+    except BadToken as error:
+        raise _refused(422, "bad-token", str(error), "ask for a new one: `gtund client add NAME`") from None
+    await parts.links.renew(link.name)
+    with contextlib.suppress(StoreUnavailable):
+        parts.store.record(who, "link joined", detail=f"{link.name}, to {link.server}")
+    found = await parts.links.status(link.name)
+    return resource(replace(found, server=found.server or link.server))
+
+
 async def _rotate(parts: Parts, name: str, token: str) -> LinkResource:
     try:
+        await _outside(parts, token)
         link = await parts.links.rotate(name, token)
     except (UnknownLink, BadLinkName):
         text = "there is no link of that name"
@@ -180,6 +190,17 @@ async def _rotate(parts: Parts, name: str, token: str) -> LinkResource:
         raise _refused(409, "link-refused", str(error), "ask for a new one: `gtund client rotate NAME`") from None
     found = await parts.links.status(link.name)
     return resource(replace(found, server=found.server or link.server))
+
+
+async def _outside(parts: Parts, token: str) -> None:
+    """Refuse a server that a carried CIDR contains: the tunnel's own packets would go into a tunnel."""
+    addresses = await parts.links.aims_at(token)
+    with contextlib.suppress(StoreUnavailable):
+        for intent in parts.store.all():
+            if inside := [address for address in addresses if address in intent.network]:
+                text = f"{intent.network} contains the server {inside[0]}: the tunnel's packets would go into a tunnel"
+                step = f"remove {intent.network} first, or use an address of the server that lies outside of it"
+                raise _refused(409, "tunnel-server", text, step)
 
 
 _NAMES = "write a to z, 0 to 9 and -, at most 11 characters, a letter first"

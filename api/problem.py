@@ -28,13 +28,21 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-# The codes of what HTTP itself refuses; a router gives its own.
-_HTTP = {
-    400: ("bad-request", "The request cannot be read"),
-    404: ("not-found", "There is nothing here"),
-    405: ("method-not-allowed", "This resource does not take that method"),
-    413: ("too-large", "The request is too large"),
-    415: ("unsupported-media-type", "The body has to be JSON"),
+_OBJECT: Final = "send a JSON object with content-type application/json"
+_NO_OBJECT: Final = ("dataclass_type", "model_type", "model_attributes_type", "dict_type")
+
+# What HTTP itself refuses: code, title, what is wrong and what to do. A router gives its own.
+_HTTP: Final = {
+    400: ("bad-request", "The request cannot be read", "the body cannot be read as JSON in UTF-8", "mend the body"),
+    404: ("not-found", "There is nothing here", "nothing is at this path", "see which there are: /v1/openapi.json"),
+    405: (
+        "method-not-allowed",
+        "This resource does not take that method",
+        "this resource does not take that method",
+        "use one that the header Allow names",
+    ),
+    413: ("too-large", "The request is too large", "the body is too large", "send less: no resource takes much"),
+    415: ("unsupported-media-type", "The body has to be JSON", "the body has to be JSON", _OBJECT),
 }
 
 
@@ -147,7 +155,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 def _field(item: Mapping[str, Any]) -> Reason:
     if item["type"] == "json_invalid":
-        return Reason("json", "the body is not JSON", "send a JSON object with content-type application/json")
+        return Reason("json", "the body is not JSON", _OBJECT)
     where = ".".join(str(part) for part in item["loc"][1:])[:64] or "body"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return Reason(
@@ -155,18 +163,21 @@ def _field(item: Mapping[str, Any]) -> Reason:
         )
     if item["type"] == "missing":
         if where == "body":
-            return Reason("missing", "there is no body", "send a JSON object with content-type application/json")
+            return Reason("missing", "there is no body", _OBJECT)
         return Reason("missing", f"{where!r} is missing", f"send {where!r} as well")
+    if where == "body" and item["type"] in _NO_OBJECT:
+        return Reason("json", "the body is no JSON object, or does not say that it is one", _OBJECT)
     return Reason("invalid", f"{where!r}: {item['msg']}", "")
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    code, title = _HTTP.get(error.status_code, ("http", "The request was refused"))
+    refused = ("http", "The request was refused", f"HTTP refuses it with {error.status_code}", "mend the client")
+    code, title, text, step = _HTTP.get(error.status_code, refused)
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_methods(request))
-    return answer(Problem(error.status_code, code, title), headers)
+    return answer(Problem(error.status_code, code, title, reasons=[Reason(code, text, step)]), headers)
 
 
 def _methods(request: Request) -> list[str]:

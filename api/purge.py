@@ -12,7 +12,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from api.serve import provider_of
+from api.provider import provider_of
 from appliance.config import Config, ConfigError, load
 from appliance.forwardd import AlreadyRunning, CannotStart, alone
 from appliance.kernel import host

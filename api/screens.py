@@ -31,12 +31,12 @@ def status(answer: Mapping[str, Any], now: float, out: TextIO | None = None) -> 
     if answer["links"]:
         links(answer, now, out, indent=2)
     else:
-        out.write("  none: nexthop link join NAME --file TOKENFILE\n")
+        out.write("  none\n")
     out.write("\nCIDRs\n")
     if answer["cidrs"]:
         cidrs(answer, out, indent=2)
     else:
-        out.write("  none: nexthop cidr add CIDR\n")
+        out.write("  none\n")
     out.write("\n")
     for name, text in _machine(answer):
         out.write(f"{name:<10}{text}\n")

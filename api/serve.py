@@ -22,21 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from appliance import log as logs
-from appliance.config import DEFAULT_PATH, CloudConfig, Config, ConfigError, load
+from appliance.config import DEFAULT_PATH, Config, ConfigError, load
 from appliance.notify import Watchdog, notify, period
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from api.parts import About, Parts
-    from appliance.attract import Attract, Connect
+    from appliance.attract import Attract
     from appliance.forwardclient import ForwardClient
     from appliance.intent import IntentStore
     from appliance.kernel.route import Routes
     from appliance.kernel.state import Device
     from appliance.links import Links
-    from cloud.provider import Provider
-    from cloud.tally import Tally
 
 log = logging.getLogger("api.serve")  # also as __main__
 
@@ -121,6 +119,7 @@ async def _serve(
 ) -> None:
     """Run the loops and the API side by side until `stop`."""
     from api.parts import Parts  # noqa: PLC0415
+    from api.provider import provider_of  # noqa: PLC0415
     from appliance.attract import Attract  # noqa: PLC0415
     from appliance.backup import keep  # noqa: PLC0415
     from appliance.forwardclient import ForwardClient  # noqa: PLC0415
@@ -243,31 +242,6 @@ def _alone(state: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def provider_of(cloud: CloudConfig, calls: Tally | None = None) -> Connect | None:
-    """Return what finds the cloud, None where none is configured. The SDK is imported when it is first asked."""
-    if cloud.provider == "none":
-        return None
-
-    async def connect() -> Provider:
-        from cloud.aliyun import connect as aliyun  # noqa: PLC0415
-        from cloud.choice import Choice, Tag  # noqa: PLC0415
-        from cloud.provider import Quota  # noqa: PLC0415
-
-        return await aliyun(
-            endpoint=cloud.endpoint,
-            protocol=cloud.protocol,
-            metadata=cloud.metadata,
-            choice=Choice(cloud.route_tables, Tag.parse(cloud.route_table_tag) if cloud.route_table_tag else None),
-            appliance_id=cloud.appliance_id,
-            epoch=cloud.epoch,
-            credentials=cloud.credentials,
-            quota=Quota(cloud.route_quota, cloud.route_reserve),
-            tally=calls,
-        )
-
-    return connect
 
 
 async def _first_pass(forward: ForwardClient, stop: asyncio.Event) -> None:

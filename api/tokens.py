@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
@@ -9,9 +11,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from api.caller import Asking, Who
+from api.once import Attempted, Once
 from api.parts import Parts
 from api.problem import Problem, Reason, responses
 from api.schema import SHOWN, TAKEN
+from appliance.intent import StoreUnavailable
 from appliance.tokens import NAME, Scope, Token, TokenExists, TooManyTokens, UnknownToken
 
 _NAMED = r"^[A-Za-z0-9][A-Za-z0-9._\-]{0,31}$"
@@ -86,7 +90,7 @@ class SessionResource:
 def router(parts: Parts) -> APIRouter:
     """Return the endpoints."""
     routes = APIRouter(tags=["tokens"])
-    tokens = parts.tokens
+    tokens, once = parts.tokens, Once(parts.store)
 
     @routes.get("/v1/session")
     async def session(asking: Asking) -> SessionResource:
@@ -99,20 +103,9 @@ def router(parts: Parts) -> APIRouter:
         return TokenList(tuple(_resource(each) for each in tokens.all()))
 
     @routes.post("/v1/tokens", status_code=201, responses=responses(409, 503))
-    async def add(new: NewToken, who: Who) -> FreshToken:
+    async def add(new: NewToken, who: Who, attempt: Attempted) -> FreshToken:
         """Make a token. Its text is in this answer and nowhere else."""
-        if not NAME.fullmatch(new.name):
-            step = "write letters, digits, `.`, `_` and `-`, at most 32"
-            raise _refused(422, "bad-token-name", "this will not do as a token's name", step)
-        try:
-            made, text = tokens.add(new.name, new.scope, new.expires_days)
-        except TokenExists:
-            step = "choose another name, or `nexthop token rm` it first"
-            raise _refused(409, "token-exists", f"a token named {new.name!r} is there already", step) from None
-        except TooManyTokens:
-            raise _refused(409, "too-many-tokens", "there are too many tokens", "remove those of no use") from None
-        parts.store.record(who, "token added", detail=f"{made.name}, {made.scope.value}")
-        return FreshToken(made.name, made.scope.value, made.created_at, made.expires_at, None, text)
+        return await once.do(attempt, partial(_add, parts, new, who))
 
     @routes.delete("/v1/tokens/{name}", status_code=204, response_class=Response, responses=responses(404, 503))
     async def rm(
@@ -128,6 +121,22 @@ def router(parts: Parts) -> APIRouter:
         return Response(status_code=204)
 
     return routes
+
+
+async def _add(parts: Parts, new: NewToken, who: str) -> FreshToken:
+    if not NAME.fullmatch(new.name):
+        step = "write letters, digits, `.`, `_` and `-`, at most 32"
+        raise _refused(422, "bad-token-name", "this will not do as a token's name", step)
+    try:
+        made, text = parts.tokens.add(new.name, new.scope, new.expires_days)
+    except TokenExists:
+        step = "choose another name, or `nexthop token rm` it first"
+        raise _refused(409, "token-exists", f"a token named {new.name!r} is there already", step) from None
+    except TooManyTokens:
+        raise _refused(409, "too-many-tokens", "there are too many tokens", "remove those of no use") from None
+    with contextlib.suppress(StoreUnavailable):  # the token is made, and this is the one time to tell it
+        parts.store.record(who, "token added", detail=f"{made.name}, {made.scope.value}")
+    return FreshToken(made.name, made.scope.value, made.created_at, made.expires_at, None, text)
 
 
 def _resource(token: Token) -> TokenResource:

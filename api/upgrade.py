@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from api.client import Failed
+from appliance import database
 from appliance.firstboot import Role
 from appliance.release import Releases, Unsuitable, read_wheel
 
@@ -158,13 +158,14 @@ def _trial(role: Role, before: Health, daemon: Api, place: Place, restarted: lis
 def _back(old: Path, version: int | None, role: Role, restarted: Sequence[str], place: Place) -> None:
     """Let the old release run again. What cannot be done is left to systemd, which goes on trying."""
     place.releases.switch(old)
-    if version is not None and not _is_of(place.database, version):
+    if version is not None and not database.is_of(place.database, version):
         _systemctl(place, "stop", *DAEMONS[role])
-        _restore(place)
+        database.restore(place.database, place.backup)
     place.trial.unlink(missing_ok=True)
-    for unit in restarted:
-        _systemctl(place, "reset-failed", unit)
-        _systemctl(place, "restart", unit)
+    if restarted:
+        # In one go: all are stopped first, so that one that keeps failing does not slow down the others' start.
+        _systemctl(place, "reset-failed", *restarted)
+        _systemctl(place, "restart", *restarted)
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------
@@ -211,7 +212,7 @@ def _preflight(release: Path, role: Role, place: Place) -> None:
     with tempfile.TemporaryDirectory(prefix="nexthop-preflight-") as scratch:
         copied = []
         if role is Role.APPLIANCE and place.database.exists():
-            _copy(place.database, Path(scratch, "copy.db"))
+            database.copy(place.database, Path(scratch, "copy.db"))
             copied = [str(Path(scratch, "copy.db"))]
         argv = [str(release / "bin" / "python"), "-m", "appliance.preflight", role.value, str(config), *copied]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/")
@@ -230,46 +231,8 @@ def _back_up(place: Place) -> int | None:
     if not place.database.exists():
         return None
     place.backup.parent.mkdir(mode=0o700, exist_ok=True)
-    _copy(place.database, place.backup)
-    return _schema(place.database)
-
-
-def _restore(place: Place) -> None:
-    """Put the copy in the database's place, as its owner's; the replaced one stays beside it."""
-    owner = place.database.stat()
-    fresh = place.database.with_name(f"{place.database.name}.restored")
-    shutil.copyfile(place.backup, fresh)
-    os.chown(fresh, owner.st_uid, owner.st_gid)
-    fresh.chmod(owner.st_mode & 0o777)
-    place.database.with_name(f"{place.database.name}-journal").unlink(missing_ok=True)
-    place.database.replace(place.database.with_name(f"{place.database.name}.upgraded"))
-    fresh.replace(place.database)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a database that may be in use."""
-    target.unlink(missing_ok=True)
-    with contextlib.closing(_open(source)) as one, contextlib.closing(sqlite3.connect(target)) as other:
-        target.chmod(0o600)
-        one.backup(other)
-
-
-def _is_of(database: Path, version: int) -> bool:
-    """Tell whether a database has this schema; one that cannot be read has none."""
-    try:
-        return _schema(database) == version
-    except sqlite3.Error:
-        return False
-
-
-def _schema(database: Path) -> int:
-    with contextlib.closing(_open(database)) as db:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        return int(version)
-
-
-def _open(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    database.copy(place.database, place.backup)
+    return database.schema(place.database)
 
 
 def _role(place: Place) -> Role:

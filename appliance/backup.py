@@ -1,7 +1,8 @@
-"""A copy of the intents beside the database, for the day on which that cannot be read.
+"""A copy of the intents and tokens beside the database, for the day on which that cannot be read.
 
 One JSON file with its own checksum, replaced whole; the one before it is kept. It is written a moment after a change,
-in a thread: the database alone is what an acknowledgement rests on.
+in a thread: the database alone is what an acknowledgement rests on. Of a token there is no more than the hash that the
+database has, so whoever reads the file can use none; history and kept answers are not in it.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import hashlib
 import json
 import logging
 import os
-import time
+import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.model import Intent, Network, Phase
 from appliance.options import WhenDown, mss_text, parse_mss, parse_target
+from appliance.records import TokenRecord, insert_intent, insert_token, migrate, note
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from appliance.records import Event
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class Saved:
     at: float
     intents: tuple[Intent, ...]
     released: frozenset[Network]
+    tokens: tuple[TokenRecord, ...] = ()
 
 
 def path_of(database: Path) -> Path:
@@ -57,6 +62,7 @@ def encode(saved: Saved) -> str:
             "at": saved.at,
             "intents": [_record(intent) for intent in saved.intents],
             "released": sorted(map(str, saved.released)),
+            "tokens": [asdict(token) | {"digest": token.digest.hex()} for token in saved.tokens],
         },
         indent=1,
     )
@@ -74,7 +80,8 @@ def decode(text: str) -> Saved:
         if found["format"] != _FORMAT:
             raise BadBackup(f"its format is {found['format']}, and this program knows {_FORMAT}")
         intents = tuple(_intent(record) for record in found["intents"])
-        return Saved(found["at"], intents, frozenset(ip_network(each) for each in found["released"]))
+        tokens = tuple(_token(record) for record in found.get("tokens", ()))  # older backups hold none
+        return Saved(found["at"], intents, frozenset(ip_network(each) for each in found["released"]), tokens)
     except (KeyError, TypeError, ValueError) as error:
         raise BadBackup(f"it cannot be understood: {error}") from None
 
@@ -115,15 +122,40 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def rebuild(database: Path, saved: Saved, event: Event) -> Path | None:
+    """Put a new database that holds this, and the event, in the place of one that nobody has open.
+
+    Return where the old one is now, None where there was none. Raise `sqlite3.Error` or `OSError`.
+    """
+    aside = None
+    if database.exists():
+        aside = database.with_name(f"{database.name}.damaged-{int(event.at)}")
+        database.rename(aside)
+    journal = database.with_name(f"{database.name}-journal")
+    journal.unlink(missing_ok=True)  # it belongs to the damaged one, and would be played back into the new one
+    made = database.with_name(f"{database.name}.new")
+    made.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
+        migrate(db)
+        db.execute("PRAGMA synchronous = EXTRA")
+        db.execute("BEGIN IMMEDIATE")
+        row = note(db, event)
+        for intent in saved.intents:
+            insert_intent(db, replace(intent, revision=row))
+        db.executemany("INSERT INTO released VALUES (?, ?)", [(str(net), saved.at) for net in saved.released])
+        for token in saved.tokens:
+            insert_token(db, token)
+        db.execute("COMMIT")
+    made.rename(database)
+    sync_directory(database.parent)
+    return aside
+
+
 class Source(Protocol):
     """What this needs of `appliance.intent.IntentStore`."""
 
-    def all(self) -> tuple[Intent, ...]:
-        """Return every intent."""
-        ...
-
-    def released(self) -> frozenset[Network]:
-        """Return what was given back."""
+    def saved(self) -> Saved:
+        """Return all that a backup is to hold."""
         ...
 
     @property
@@ -140,11 +172,19 @@ class Source(Protocol):
         ...
 
 
-async def keep(store: Source, database: Path, trouble: type[Exception], *, settle: float = _SETTLE) -> None:
+async def keep(
+    store: Source,
+    database: Path,
+    trouble: type[Exception],
+    *,
+    settle: float = _SETTLE,
+    again: float = _CHECK,
+) -> None:
     """Write a backup after each change, until cancelled. `trouble`: what the store raises when it cannot be read.
 
-    A store that cannot be written is tried again and again meanwhile.
+    One that fails is tried again after `again` seconds, and so is a store that cannot be written.
     """
+    failure = ""
     changed = asyncio.Event()
     store.on_change(changed.set)
     changed.set()  # what is there may be newer than the last backup
@@ -159,12 +199,15 @@ async def keep(store: Source, database: Path, trouble: type[Exception], *, settl
         await asyncio.sleep(settle)
         changed.clear()
         try:
-            saved = Saved(time.time(), store.all(), store.released())
-            await asyncio.to_thread(save, database, saved)
-        except trouble:
-            continue
-        except OSError as error:
-            log.warning("no backup could be written: %s", error)
+            await asyncio.to_thread(save, database, store.saved())
+        except (trouble, OSError) as error:
+            if str(error) != failure:
+                log.warning("no backup could be written: %s", error)
+            failure = str(error)
+            changed.set()  # what it would have held is still to be saved
+            await asyncio.sleep(again)
+        else:
+            failure = ""
 
 
 def _older(path: Path) -> Path:
@@ -188,6 +231,20 @@ def _record(intent: Intent) -> dict[str, object]:
         "when_down": intent.when_down.value,
         "hold_down": intent.hold_down,
     }
+
+
+def _token(record: dict[str, object]) -> TokenRecord:
+    scope, expires, used = record["scope"], record["expires_at"], record["last_used"]
+    if scope not in ("read", "write"):
+        raise ValueError(f"{scope!r} is no scope of a token")
+    return TokenRecord(
+        str(record["name"]),
+        bytes.fromhex(str(record["digest"])),
+        str(scope),
+        float(str(record["created_at"])),
+        None if expires is None else float(str(expires)),
+        None if used is None else float(str(used)),
+    )
 
 
 def _intent(record: dict[str, object]) -> Intent:

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
+from appliance.tunnel.token import NAME
 from cloud.choice import Tag
 
 DEFAULT_PATH: Final = Path("/etc/nexthop/nexthop.toml")
@@ -66,10 +67,13 @@ class KernelConfig:
     """`firewall` is the preferred back-end; where its probe fails the other one takes over.
 
     `conntrack`: how many connections the machine must be able to keep track of; 0 for what the kernel chose.
+    `inbound`: the links whose far end may begin connections to the VPC, from a CIDR that is carried through that link.
+    Through all others come replies and ICMP errors alone. The appliance itself is closed to every far end.
     """
 
     firewall: str = "iptables"
     conntrack: int = 0
+    inbound: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,12 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _links(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and NAME.fullmatch(item) for item in value):
+        raise _Bad('a list of links\' names, such as ["hk"]; [] for none')
+    return tuple(value)
+
+
 def _tag(value: object) -> str:
     try:
         return str(Tag.parse(value)) if isinstance(value, str) and value else _maybe_text(value)
@@ -208,7 +218,7 @@ def _credentials(value: object) -> str:
 _SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
     "paths": {"state": _absolute, "run": _absolute},
     "api": {"group": _text, "listen": _listen, "certificate": _absolute, "key": _absolute, "hosts": _texts},
-    "kernel": {"firewall": _one_of("iptables", "nftables"), "conntrack": _count(0, 1 << 30)},
+    "kernel": {"firewall": _one_of("iptables", "nftables"), "conntrack": _count(0, 1 << 30), "inbound": _links},
     "cloud": {
         "provider": _one_of("aliyun", "none"),
         "endpoint": _maybe_text,

@@ -8,8 +8,9 @@ that the kernel makes: the kernel makes it with the address and never again, sho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from appliance.kernel.rules import Rules
 from appliance.kernel.state import TUNNEL_METRIC, UNREACHABLE_METRIC, KernelState, Network, Route, route_of
@@ -52,11 +53,12 @@ def desired(
     state: KernelState,
     vpc: str | None,
     v6_fault: str | None = None,
+    inbound: Collection[str] = (),
 ) -> Desired:
     """Work out the whole.
 
     `devices`: device by link name; `subnets`: the tunnels' own, by link; `vpc`: the device towards the VPC; `v6_fault`:
-    why the firewall can hold no rule for IPv6.
+    why the firewall can hold no rule for IPv6; `inbound`: the links whose far end may begin connections to the VPC.
     """
     own = [(devices[link], subnet) for link, found in subnets.items() for subnet in sorted(found, key=str)]
     behind: list[Route] = [unreachable(subnet) for _, subnet in own]
@@ -72,7 +74,8 @@ def desired(
             blocked[intent.network] = why
         elif (route := tunnel_route(intent, devices)) is not None:
             through.append(route)
-    return Desired((*behind, *through), rules(carried, devices, vpc, v6_fault), blocked)
+    wanted = rules(carried, devices, vpc, v6_fault, subnets=subnets, inbound=inbound)
+    return Desired((*behind, *through), wanted, blocked)
 
 
 def _is_up(name: str, state: KernelState) -> bool:
@@ -91,28 +94,45 @@ def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vp
         return Layer(LayerState.PENDING, f"the device {name} is not there yet: its gtun makes it", "no-device")
     if not device.up:
         return Layer(LayerState.PENDING, f"the device {name} is down: its gtun brings it up", "device-down")
-    if intent.network.version == 4 and not any(address.version == 4 for address in device.addresses):
+    versions = {address.version for address in device.addresses if not address.is_link_local}
+    if 4 not in versions:  # every tunnel has one
         # Masquerading would take another device's address, and the connection would keep it for good.
         return Layer(LayerState.PENDING, f"the device {name} has no address: its gtun gets one", "no-address")
+    if intent.network.version not in versions:
+        text = f"the far end of {intent.via} serves no IPv6: {name} has no IPv6 address"
+        return Layer(LayerState.ERROR, text, "no-ipv6")
     return None
 
 
-def rules(carried: Iterable[Intent], devices: Mapping[str, str], vpc: str | None, v6_fault: str | None = None) -> Rules:
-    """Return the firewall's part. It speaks of a device by name, whether it is there or not."""
+def rules(
+    carried: Iterable[Intent],
+    devices: Mapping[str, str],
+    vpc: str | None,
+    v6_fault: str | None = None,
+    *,
+    subnets: Mapping[str, Iterable[Network]] = MappingProxyType({}),
+    inbound: Collection[str] = (),
+) -> Rules:
+    """Return the firewall's part. It speaks of a device by name, whether it is there or not. See `desired`."""
+    links = frozenset(devices.values())
+    own = frozenset((subnet, devices[link]) for link, found in subnets.items() for subnet in found)
+    guard = Rules(guarded=links, own=own, six=v6_fault is None and bool(links))
     if vpc is None:
-        return Rules()
+        return guard
     usable = [
         (intent, devices[intent.via])
         for intent in carried
         if intent.via in devices and (intent.network.version == 4 or v6_fault is None)
     ]
-    return Rules(
+    return replace(
+        guard,
         masquerade=frozenset((intent.network, device) for intent, device in usable if intent.snat),
         plain=frozenset((intent.network, device) for intent, device in usable if not intent.snat),
-        forward=frozenset(devices.values()),
-        clamp=frozenset(devices.values()),
+        forward=links,
+        clamp=links,
         vpc=vpc,
         mss=frozenset((intent.network, device, intent.mss) for intent, device in usable if intent.mss != AUTO),
+        inbound=frozenset(device for link, device in devices.items() if link in inbound),
     )
 
 

@@ -130,7 +130,8 @@ def _link(cidr: CidrStatus, status: Status) -> Step:
         )
     if link.state == "up":
         rtt = "" if link.rtt_ms is None else f", round trip {link.rtt_ms:.1f} ms"
-        return Step("link", ok=True, text=f"link {link.name} is up{rtt}")
+        doubt = f" ({link.reason})" if link.reason else ""
+        return Step("link", ok=True, text=f"link {link.name} is up{rtt}{doubt}")
     why = f": {link.reason}" if link.reason else ""
     return Step("link", ok=False, text=f"link {link.name} is {link.state}{why}", next_step="see `nexthop status`")
 

@@ -20,12 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from appliance.config import ConfigError, parse
 from appliance.tunnel import token as join_token
+from appliance.tunnel.config import ConfigError as GtundConfigError
+from appliance.tunnel.config import gtund_from
 
 
 class Role(Enum):
@@ -112,7 +115,12 @@ def _gtund(sections: Mapping[str, Mapping[str, Any]]) -> str:
         raise BadFirstBoot("server.public is missing: write the HOST:PORT that appliances connect to")
     if not sections.get("tunnel", {}).get("serve"):
         raise BadFirstBoot("tunnel.serve is missing: write what lies behind gtund, such as [10.244.0.0/16]")
-    return toml(sections)
+    text = toml(sections)
+    try:
+        gtund_from(text, Path("firstboot.yaml"))
+    except GtundConfigError as error:
+        raise BadFirstBoot(str(error).removeprefix("firstboot.yaml: ")) from None
+    return text
 
 
 def _links(value: object) -> Mapping[str, str]:

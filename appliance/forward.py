@@ -16,7 +16,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,10 @@ from appliance.reconcile import ForwardStep, Retry
 from appliance.status import FirewallStatus, Layer, LayerState
 
 log = logging.getLogger(__name__)
+
+
+_Asked = tuple[tuple[Intent, ...], Mapping[str, str]]
+"""The intents, and each link's device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,8 @@ class Listener(Protocol):
         """Announce; return what must stay, or None where nobody answers."""
         ...
 
-    def gone(self, networks: frozenset[Network]) -> None:
-        """Say that the kernel holds nothing of these any more."""
+    def gone(self, revisions: Mapping[Network, int]) -> None:
+        """Say that the kernel holds nothing of these any more, whose records were read at these revisions."""
         ...
 
     def repaired(self, kind: str, what: str, count: int = 1) -> None:
@@ -90,7 +94,8 @@ class Listener(Protocol):
 class Forward:
     """Run `run()` in a task; ask the rest at any time from the same event loop.
 
-    `progressed` is called whenever a pass or a glance has come to its end.
+    `progressed` is called whenever a pass or a glance has come to its end. `inbound`: the links whose far end may begin
+    connections to the VPC.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Forward:
         *,
         progressed: Callable[[], None] = lambda: None,
         sysctls: Sysctls = keep_sysctls,
+        inbound: Collection[str] = (),
         pace: Pace = Pace(),
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -112,7 +118,7 @@ class Forward:
         self._chosen = chosen
         self._listener = listener
         self._progressed = progressed
-        self._installer = Installer(routes, chosen, sysctls, self._repaired)
+        self._installer = Installer(routes, chosen, sysctls, self._repaired, inbound)
         self._pace = pace
         self._retry = Retry(pace.first_retry, pace.last_retry, jitter)
         self._wake = asyncio.Event()
@@ -122,7 +128,7 @@ class Forward:
         self._repairs: Counter[str] = Counter()
         self._problem: str | None = None
         self._ready = False
-        self._intents: tuple[Intent, ...] | None = None  # as last read, for when they cannot be
+        self._asked: _Asked | None = None  # as last read, for when it cannot be
 
     # -- what others ask ------------------------------------------------------------------------------------------
 
@@ -234,25 +240,32 @@ class Forward:
 
     async def _pass(self) -> list[str]:
         """Do all there is to do; return what went wrong without keeping the rest from being done."""
-        trouble = []
-        try:
-            self._intents = self._source.all()
-        except StoreUnavailable as error:
-            if self._intents is None:
-                raise  # with nothing known, nothing is touched: the packets flow on
-            trouble.append(str(error))
-        done = await self._installer.install(self._intents, self._links.devices(), self._commit)
+        (intents, devices), trouble = self._read()
+        done = await self._installer.install(intents, devices, self._commit)
         trouble += done.trouble
         self._carrying = done.carrying()
         self._layers = {intent.network: self._layer(intent, done) for intent in done.intents}
         withdrawn = [intent for intent in done.intents if intent.phase is Phase.WITHDRAWN]
-        gone = frozenset(intent.network for intent in withdrawn if done.step(intent) is ForwardStep.DROP)
+        gone = {intent.network: intent.revision for intent in withdrawn if done.step(intent) is ForwardStep.DROP}
         if gone:
             self._listener.publish()  # first that they are carried no more: once dropped they may be asked for anew
             self._listener.gone(gone)
         if len(gone) < len(withdrawn) and self._listener.listens():
             self.wake()  # asked for again meanwhile, or its route will not go
         return trouble
+
+    def _read(self) -> tuple[_Asked, list[str]]:
+        """Return what is asked for and which links there are; where either cannot be read, both as last read, and why.
+
+        Both, since they live in one place: when that is away, no link is gone because its file is not there.
+        """
+        try:
+            self._asked = self._source.all(), self._links.devices()
+        except (StoreUnavailable, OSError) as error:
+            if self._asked is None:
+                raise  # with nothing known, nothing is touched: the packets flow on
+            return self._asked, [str(error)]
+        return self._asked, []
 
     async def _commit(self, carrying: frozenset[Network], networks: frozenset[Network]) -> frozenset[Network] | None:
         """Have everybody know what is carried, before anything is removed; return what must stay after all."""

@@ -17,12 +17,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from appliance.forwardline import Line
 from appliance.forwardtalk import (
     LINE_LIMIT,
-    VERSION,
     BadMessage,
     Gone,
-    Hello,
     Message,
     Passed,
     Removing,
@@ -32,8 +31,6 @@ from appliance.forwardtalk import (
     State,
     Stays,
     Wake,
-    decode,
-    encode,
 )
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.meddling import Meddling
@@ -74,7 +71,7 @@ class ForwardClient:
         self._retry = retry
         self._devices = devices
         self._timed = timed
-        self._peer: asyncio.StreamWriter | None = None
+        self._peer: Line | None = None
         self._away: str | None = "it was not reached yet"
         self._state = State()
         self._carrying: frozenset[Network] = frozenset()
@@ -157,7 +154,7 @@ class ForwardClient:
         while True:
             try:
                 await self._converse()
-            except (BadMessage, ValueError) as error:  # ValueError: a line beyond the limit
+            except BadMessage as error:
                 self._lost(f"it says what nobody understands: {error}")
             except OSError as error:
                 self._lost(f"{self._path}: {error.strerror or error}")
@@ -166,16 +163,11 @@ class ForwardClient:
             await asyncio.sleep(self._retry)
 
     async def _converse(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(self._path, limit=LINE_LIMIT)
-        with contextlib.closing(writer):
-            writer.write(encode(Hello()))
-            line = await reader.readline()
-            if line and (hello := decode(line)) != Hello():
-                self._lost(f"it says {hello}, and this program speaks version {VERSION}: restart both")
-                return
-            self._peer = writer
-            while line := await reader.readline():
-                self._hear(decode(line))
+        with contextlib.closing(Line(*await asyncio.open_unix_connection(self._path, limit=LINE_LIMIT))) as line:
+            if await line.greet():
+                self._peer = line
+                while (message := await line.hear()) is not None:
+                    self._hear(message)
         self._lost("it ended")
 
     def _lost(self, why: str) -> None:
@@ -194,8 +186,8 @@ class ForwardClient:
             case Removing(number, carrying, networks):
                 self._carry(carrying)
                 self._tell(Stays(number, self._asked_for(networks)))
-            case Gone(networks):
-                self._drop(networks)
+            case Gone(revisions):
+                self._drop(revisions)
             case Repaired():
                 self._note(message)
             case Passed(seconds):
@@ -221,10 +213,10 @@ class ForwardClient:
         asked = {intent.network for intent in now if intent.phase is not Phase.WITHDRAWN}
         return networks & (asked - barred.keys())
 
-    def _drop(self, networks: frozenset[Network]) -> None:
+    def _drop(self, revisions: Mapping[Network, int]) -> None:
         try:
-            for network in networks:
-                self._store.drop(network)
+            for network, revision in revisions.items():
+                self._store.drop(network, revision)
         except StoreUnavailable as error:
             log.warning("what is gone cannot be forgotten yet: %s", error)
             asyncio.get_running_loop().call_later(_DISK, self.wake)
@@ -235,5 +227,5 @@ class ForwardClient:
             self._store.record("forward", f"repaired {repair.kind}", detail=repair.what)
 
     def _tell(self, message: Message) -> None:
-        if self._peer is not None and not self._peer.is_closing():
-            self._peer.write(encode(message))
+        if self._peer is not None:
+            self._peer.say(message)

@@ -108,6 +108,7 @@ async def _forward(config: Config, stop: asyncio.Event) -> None:
             server,
             progressed=watchdog.progressed,
             sysctls=functools.partial(keep_sysctls, conntrack=config.kernel.conntrack),
+            inbound=config.kernel.inbound,
         )
         async with asyncio.TaskGroup() as tasks:
             loops = [

@@ -17,12 +17,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
+from appliance.forwardline import Line
 from appliance.forwardtalk import (
     LINE_LIMIT,
-    VERSION,
     BadMessage,
     Gone,
-    Hello,
     Message,
     Passed,
     Removing,
@@ -32,8 +31,6 @@ from appliance.forwardtalk import (
     State,
     Stays,
     Wake,
-    decode,
-    encode,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +68,7 @@ class ForwardServer:
     def __init__(self, path: Path, *, patience: float = _PATIENCE) -> None:
         self._path = path
         self._patience = patience
-        self._peer: asyncio.StreamWriter | None = None
+        self._peer: Line | None = None
         self._forward: Speaker | None = None
         self._told: State | None = None
         self._untold: deque[Repaired] = deque(maxlen=_UNTOLD)
@@ -112,9 +109,9 @@ class ForwardServer:
         finally:
             self._answer = None
 
-    def gone(self, networks: frozenset[Network]) -> None:
-        """Say that the kernel holds nothing of these any more."""
-        self._tell(Gone(networks))
+    def gone(self, revisions: Mapping[Network, int]) -> None:
+        """Say that the kernel holds nothing of these any more, whose records were read at these revisions."""
+        self._tell(Gone(revisions))
 
     def repaired(self, kind: str, what: str, count: int = 1) -> None:
         """Tell a repair, or keep it for when somebody listens."""
@@ -155,6 +152,7 @@ class ForwardServer:
             finally:
                 # Not serve_forever(): from Python 3.12 on it ends only when the last peer has hung up.
                 server.close()
+                self._forward = None
                 self._hang_up()
 
     async def _shows(self, forward: Speaker) -> None:
@@ -165,25 +163,22 @@ class ForwardServer:
             self._tell(Shown(await forward.rules()))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer):
+        with contextlib.closing(Line(reader, writer)) as line:
             if not self._admits(writer):
                 return
             try:
-                hello = decode(await reader.readline())
-                writer.write(encode(Hello()))
-                if hello != Hello():
-                    log.warning("nexthopd says %s, and this program speaks version %s: restart both", hello, VERSION)
+                if not await line.greet() or self._forward is None:  # who came as `run()` ended finds nobody
                     return
                 self._hang_up()
-                self._begin(writer)
-                while line := await reader.readline():
-                    self._hear(decode(line))
-            except (BadMessage, ValueError) as error:  # ValueError: a line beyond the limit
+                self._begin(line)
+                while (message := await line.hear()) is not None:
+                    self._hear(message)
+            except BadMessage as error:
                 log.warning("nexthopd says what nobody understands: %s", error)
             except ConnectionError:
                 pass
             finally:
-                if self._peer is writer:
+                if self._peer is line:
                     self._hang_up()
 
     def _admits(self, writer: asyncio.StreamWriter) -> bool:
@@ -195,8 +190,8 @@ class ForwardServer:
             return False
         return True
 
-    def _begin(self, writer: asyncio.StreamWriter) -> None:
-        self._peer, self._told = writer, None
+    def _begin(self, line: Line) -> None:
+        self._peer, self._told = line, None
         log.info("nexthopd is there")
         self.publish()
         while self._untold:
@@ -222,14 +217,14 @@ class ForwardServer:
     def _tell(self, message: Message) -> None:
         if self._peer is None:
             return
-        self._peer.write(encode(message))
-        if self._peer.transport.get_write_buffer_size() > _UNREAD:
+        self._peer.say(message)
+        if self._peer.unread > _UNREAD:
             log.warning("nexthopd does not read: it is hung up on")
             self._hang_up()
 
     def _hang_up(self) -> None:
         if self._peer is not None:
-            self._peer.transport.abort()
+            self._peer.abort()
             log.info("nexthopd is gone: what is asked for is carried on, and nothing is removed")
         self._peer, self._told = None, None
         if self._answer is not None and not self._answer.done():

@@ -6,7 +6,8 @@
                   <-   State       all of it, at the start and whenever something of it has changed
                   <-   Removing    this is about to be removed, and this is carried from now on
     Stays          ->              the answer: what must stay after all; without it nothing is removed
-                  <-   Gone        the kernel holds nothing of these any more: their records may be dropped
+                  <-   Gone        the kernel holds nothing of these any more: their records, if they are still those
+                                   that were read, may be dropped
                   <-   Repaired    something of ours that had vanished was put back
                   <-   Passed      a look at the kernel has come to its end
     Show           ->              what does the firewall hold? Only a person's wish to know is behind it
@@ -27,7 +28,7 @@ from typing import Any, Final
 from appliance.model import Network
 from appliance.status import FirewallStatus, Layer, LayerState
 
-VERSION: Final = 1
+VERSION: Final = 2
 _NO_FIREWALL: Final = FirewallStatus("")
 LINE_LIMIT: Final = 16 << 20  # bytes; a State of ten thousand CIDRs is one
 
@@ -79,9 +80,9 @@ class Stays:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The kernel was seen without these, which are WITHDRAWN."""
+    """The kernel was seen without these, each of which was WITHDRAWN at that revision of its record."""
 
-    networks: frozenset[Network]
+    revisions: Mapping[Network, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,8 @@ def _fields(message: Message) -> dict[str, object]:
             return {"number": number, "carrying": _texts(carrying), "networks": _texts(networks)}
         case Stays(number, networks):
             return {"number": number, "networks": _texts(networks)}
-        case Gone(networks):
-            return {"networks": _texts(networks)}
+        case Gone(revisions):
+            return {"revisions": {str(network): revision for network, revision in revisions.items()}}
         case Repaired(kind, what, count):
             return {"kind": kind, "what": what, "count": count}
         case Passed(seconds):
@@ -187,7 +188,7 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Message]]] = {
     "state": _state,
     "removing": lambda said: Removing(int(said["number"]), _networks(said["carrying"]), _networks(said["networks"])),
     "stays": lambda said: Stays(int(said["number"]), _networks(said["networks"])),
-    "gone": lambda said: Gone(_networks(said["networks"])),
+    "gone": lambda said: Gone({ip_network(cidr): int(revision) for cidr, revision in said["revisions"].items()}),
     "repaired": lambda said: Repaired(str(said["kind"]), str(said["what"]), int(said["count"])),
     "passed": lambda said: Passed(float(said["seconds"])),
     "show": lambda _said: Show(),

@@ -28,13 +28,14 @@ class Health:
     row: int = 0  # signs in a row against what is believed
     rtt: float | None = None  # seconds, of the last good sign
     why: str = ""  # of the last bad one
+    proven: bool = False  # whether there was ever a good one
 
     def sign(self, rtt: float | None, why: str = "") -> bool:
         """Take a sign: how long the round trip took, or None and why it failed. Return whether `life` changed."""
         if rtt is None:
             self.why = why
         else:
-            self.rtt = rtt
+            self.rtt, self.proven = rtt, True
         believed = Life.ALIVE if rtt is not None else Life.DEAD
         if believed is self.life:
             self.row = 0

@@ -1,8 +1,9 @@
 """One pass over the kernel: make it hold what is wanted, in an order in which nothing leaks and nothing is missing.
 
-Adding: firewall, then what answers "unreachable", then the tunnel's route, then all is read back. Removing: the other
-way round, after the caller was told what is carried from now on. What the last pass left behind is remembered for two
-ends only: to tell a repair from a first installation, and for what the kernel stops showing as soon as it is gone.
+Adding: firewall, then what answers "unreachable", then the tunnel's route, then all is read back. Only then may the
+machine forward, if it does not yet: the cloud sends packets to one that boots, too, and what nothing of ours holds
+would leave by eth0. Removing: the other way round, after the caller was told what is carried from now on. What is to be
+done says `appliance.decide`; here it is done.
 """
 
 from __future__ import annotations
@@ -10,25 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
 
-from appliance.desired import (
-    Desired,
-    by_destination,
-    desired,
-    installed,
-    rules,
-    tunnel_subnets,
-    unreachable,
-)
+from appliance.decide import Decision, Limits, Memory, Seen, decide
+from appliance.desired import Desired, by_destination, installed, unreachable
 from appliance.devices import Tunnels
 from appliance.kernel import host
 from appliance.kernel.choose import Chosen
 from appliance.kernel.firewall import FirewallError
 from appliance.kernel.rules import Rules
-from appliance.kernel.state import ALIAS, DeviceGone, Drift, KernelState, Network, Refused, Route
-from appliance.links import DEVICE_PREFIX
+from appliance.kernel.state import DeviceGone, Drift, KernelState, Network, Refused, Route
 from appliance.model import Intent
 from appliance.reconcile import ForwardStep, Installed, forward_step, plan
 from appliance.status import Layer, LayerState
@@ -62,19 +55,21 @@ class KernelRoutes(Protocol):
         ...
 
 
-Sysctls = Callable[[str | None, Collection[str], bool], Sequence[Drift]]
-"""(device towards the VPC, link devices, whether an IPv6 CIDR is carried) -> what was not as wanted, and is mended."""
+Sysctls = Callable[[str | None, Collection[str], bool, bool], Sequence[Drift]]
+"""(device towards the VPC, link devices, whether an IPv6 CIDR is carried, whether the machine may forward as yet) ->
+what was not as wanted, and is mended."""
 
 
 def keep_sysctls(
     vpc: str | None,
     devices: Collection[str],
     v6: bool,  # noqa: FBT001
+    forwards: bool,  # noqa: FBT001
     *,
     conntrack: int = 0,
 ) -> Sequence[Drift]:
     """Put this machine's sysctls right. `conntrack`: see `host.wanted`."""
-    return host.keep(host.wanted(vpc, sorted(devices), v6=v6, conntrack=conntrack))
+    return host.keep(host.wanted(vpc, sorted(devices), v6=v6, conntrack=conntrack, forwards=forwards))
 
 
 Commit = Callable[[frozenset[Network], frozenset[Network]], Awaitable[frozenset[Network] | None]]
@@ -91,13 +86,14 @@ class Pass:
     devices: Mapping[str, str]  # by link
     state: KernelState
     want: Desired
+    _installed: dict[Network, Installed]
     trouble: list[str] = field(default_factory=list)
     refused: dict[Network, Layer] = field(default_factory=dict)
-    _installed: dict[Network, Installed] = field(init=False)
 
-    def __post_init__(self) -> None:
-        there = by_destination(self.state.routes)
-        self._installed = {intent.network: installed(intent, self.devices, there) for intent in self.intents}
+    @classmethod
+    def begun(cls, seen: Seen, decision: Decision) -> Self:
+        """Return one in which nothing was done yet."""
+        return cls(seen.intents, seen.devices, seen.state, decision.want, dict(decision.installed))
 
     def saw(self, state: KernelState) -> None:
         """Take what was read anew."""
@@ -128,52 +124,54 @@ class Pass:
 class Installer:
     """Brings the kernel to what is wanted. Not for two calls at a time."""
 
-    def __init__(self, routes: KernelRoutes, chosen: Chosen, sysctls: Sysctls, repaired: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        routes: KernelRoutes,
+        chosen: Chosen,
+        sysctls: Sysctls,
+        repaired: Callable[..., None],
+        inbound: Collection[str] = (),
+    ) -> None:
         self._routes = routes
         self._firewall = chosen.firewall  # its calls block: they run in a thread
         self._purgeable = chosen.others
-        self._v6_fault = chosen.v6_fault
+        self._limits = Limits(chosen.v6_fault, inbound)
         self._sysctls = sysctls
         self._repaired = repaired  # told the kind, what it was, and how many where it was more than one
-        self._ours: frozenset[Route] = frozenset()
-        self._rules: Rules | None = None
-        self._vpc: str | None = None
-        self._subnets: dict[str, frozenset[Network]] = {}
-        self._tended: frozenset[str] = frozenset()
-        self._last: Pass | None = None
-        self._settled: tuple[object, Pass] | None = None  # what a pass was given that had nothing to do
         self._tunnels = Tunnels()
+        self._memory = Memory()
+        self._last: Pass | None = None
+        self._settled: object = None  # what the last pass was given, if that left nothing to do
 
     async def install(self, intents: tuple[Intent, ...], devices: Mapping[str, str], commit: Commit) -> Pass:
         """Make one pass. `devices`: device by link name. Raises `KernelError`, `OSError`."""
-        state = await self._observe(devices)
-        given = (intents, devices, state, self._vpc, dict(self._subnets))
-        if self._settled is not None and self._settled[0] == given:
-            return await self._look_again(self._settled[1])
+        seen = Seen(intents, devices, await self._routes.observe())
+        for name in self._tunnels.look(devices, seen.state):
+            self._repaired("device", name)
+        self._memory = self._memory.seeing(seen)
+        given = (seen, self._memory.vpc, self._memory.subnets)
+        if self._last is not None and self._settled == given:
+            return await self._look_again(self._last)
         self._settled = None
-        now = Pass(intents, devices, state, Desired((), Rules(), {}))
-        await self._delete_orphans(now)
-        going = [i for i in intents if now.step(i) not in {ForwardStep.KEEP, ForwardStep.ADD}]
-        leaving = {i.network for i in going}
-        staying = [i for i in intents if i.network not in leaving]
-        now.want = desired(staying, devices, self._subnets, state, self._vpc, self._v6_fault)
+        decision = decide(self._memory, seen, self._limits)
+        now = Pass.begun(seen, decision)
+        for name in decision.orphans:
+            log.info("deleting %s: its link was removed", name)
+            await self._routes.delete_device(name)
         now.trouble += self._mend_host(now)
-        # What is about to go keeps its rules until its route is gone.
-        lingering = [i for i in going if now.installed(i) is not Installed.NONE]
-        both = rules([*staying, *lingering], devices, self._vpc, self._v6_fault) if lingering else now.want.rules
-        firewalled = await self._set_rules(now, both)
+        firewalled = await self._set_rules(now, decision.rules)
         added = await self._add(now, firewalled=firewalled)
-        removed = await self._remove(now, [i.network for i in going], commit)
+        if firewalled and not self._memory.forwards:
+            self._memory = replace(self._memory, forwards=True, tended=frozenset())  # the first setting is no repair
+            now.trouble += self._mend_host(now)
+        removed = await self._remove(now, decision.going, commit)
         if removed and firewalled:
             await self._set_rules(now, now.want.rules)
-        # What waits for its device to come back is ours still: to route to it again will be a repair.
-        waiting = {net for net, layer in now.want.blocked.items() if layer.state is LayerState.PENDING}
-        known = self._ours | now.state.routes
-        self._ours = frozenset(route for route in known if route in now.want.wanted or route.destination in waiting)
+        self._memory = self._memory.after(now.want, now.state)
         self._last = now
         nothing_left = now.state.routes <= now.want.wanted  # what nobody let us remove is tried again
-        if firewalled and nothing_left and not (going or added or removed or now.trouble):
-            self._settled = (given, now)
+        if firewalled and nothing_left and not (decision.going or added or removed or now.trouble):
+            self._settled = given
         return now
 
     async def _look_again(self, now: Pass) -> Pass:
@@ -191,51 +189,34 @@ class Installer:
             return False  # the first pass is still to come
         if self._mend_host(self._last):
             return True
-        return self._rules is None or not await asyncio.to_thread(self._firewall.holds, self._rules)
-
-    async def _observe(self, devices: Mapping[str, str]) -> KernelState:
-        state = await self._routes.observe()
-        if state.default_device is not None or self._vpc is None:
-            self._vpc = host.vpc_device(state)
-        for name in self._tunnels.look(devices, state):
-            self._repaired("device", name)
-        known = self._subnets | tunnel_subnets(devices, state)
-        self._subnets = {link: found for link, found in known.items() if link in devices}
-        return state
-
-    async def _delete_orphans(self, now: Pass) -> None:
-        """Delete the devices of links that were removed: a persistent one outlives its gtun."""
-        for name, device in now.state.devices.items():
-            link = device.alias.removeprefix(ALIAS)
-            if device.ours and name == DEVICE_PREFIX + link and link not in now.devices:
-                log.info("deleting %s: its link was removed", name)
-                await self._routes.delete_device(name)
+        held = self._memory.rules
+        return held is None or not await asyncio.to_thread(self._firewall.holds, held)
 
     def _mend_host(self, now: Pass) -> list[str]:
         """Put the sysctls right; return what could not be. What was wrong at the first look at a device is no drift."""
         devices = set(now.devices.values()) & now.state.devices.keys()
         v6 = any(intent.network.version == 6 for intent in now.intents)
-        looked_at = frozenset(devices | {self._vpc or ""})
+        looked_at = frozenset(devices | {self._memory.vpc or ""})
         stubborn = []
-        for drift in self._sysctls(self._vpc, devices, v6):
+        for drift in self._sysctls(self._memory.vpc, devices, v6, self._memory.forwards):
             if not drift.mended:
                 stubborn.append(f"{drift.kind} is {drift.now} and cannot be set to {drift.wanted}")
-            elif looked_at <= self._tended:
+            elif looked_at <= self._memory.tended:
                 self._repaired("sysctl", drift.kind.removeprefix("sysctl "))
-        self._tended = looked_at
+        self._memory = replace(self._memory, tended=looked_at)
         return stubborn
 
     async def _set_rules(self, now: Pass, wanted: Rules) -> bool:
         """Make the firewall hold `wanted`; return whether it does."""
         try:
-            known = self._rules
+            known = self._memory.rules
             drifted = known is not None and not await asyncio.to_thread(self._firewall.holds, known)
             as_it_was = known is None and await asyncio.to_thread(self._firewall.holds, wanted)  # by an earlier run
             if drifted or (wanted != known and not as_it_was):
                 await asyncio.to_thread(self._firewall.write, wanted)
             if drifted:
                 self._repaired("firewall", "rules of ours were gone or changed")
-            self._rules = wanted
+            self._memory = replace(self._memory, rules=wanted)
             while self._purgeable:  # an earlier run's rules in another back-end would still act
                 await asyncio.to_thread(self._purgeable[0].purge)
                 self._purgeable = self._purgeable[1:]
@@ -264,7 +245,7 @@ class Installer:
         back: dict[str, list[str]] = {}
         for route in missing:
             if route in now.state.routes:
-                if route in self._ours:
+                if route in self._memory.ours:
                     kind = "route" if route.device else "unreachable"
                     back.setdefault(kind, []).append(str(route.destination))
             elif route.destination not in now.refused:
@@ -274,7 +255,7 @@ class Installer:
             self._repaired(kind, _several(destinations), len(destinations))
         return True
 
-    async def _remove(self, now: Pass, going: list[Network], commit: Commit) -> bool:
+    async def _remove(self, now: Pass, going: Collection[Network], commit: Commit) -> bool:
         """Commit, then remove what is too much, what answers "unreachable" last; return whether anything was."""
         too_much = plan(now.want.routes, now.state.routes).remove
         extra = [route for route in too_much if not self._is_kept(now, route, going)]
@@ -295,9 +276,9 @@ class Installer:
             now.saw(await self._routes.observe())
         return bool(extra)
 
-    def _is_kept(self, now: Pass, route: Route, going: list[Network]) -> bool:
+    def _is_kept(self, now: Pass, route: Route, going: Collection[Network]) -> bool:
         """Tell whether an "unreachable" may be some tunnel's subnet: one whose device is away does not say."""
-        unsure = any(link not in self._subnets for link in now.devices)
+        unsure = any(link not in self._memory.subnets for link in now.devices)
         return unsure and route == unreachable(route.destination) and route.destination not in going
 
 

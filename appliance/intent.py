@@ -7,7 +7,10 @@ FULL the journal's removal, which *is* the commit, may itself be lost (https://s
 One process writes, from its event loop's thread. Where the file cannot be read or written every method raises
 `StoreUnavailable`, and the next call tries afresh: the disk may be back.
 
-Each step of a CIDR's life is a conditional statement, so a step that was decided on yesterday's phase does nothing.
+Each step of a CIDR's life is a conditional statement, so a step that was decided on yesterday's phase does nothing. The
+last one names the record's revision, too: who saw the kernel without a CIDR says so from another process, and by the
+time it is heard the CIDR may have been asked for and given back once more. A revision is the row of the line of history
+that tells of the change, which no other change ever has.
 """
 
 from __future__ import annotations
@@ -17,20 +20,29 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from appliance import backup
 from appliance.model import Bar, Intent, Network, Phase
-from appliance.records import SELECT, describe, get_intent, insert_intent, migrate, read_intent
+from appliance.records import (
+    SELECT,
+    Event,
+    describe,
+    get_intent,
+    insert_intent,
+    migrate,
+    note,
+    read_intent,
+    read_tokens,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_KEPT: Final = 10_000  # lines of history
 _HISTORY: Final = "SELECT at, who, what, cidr, detail, id FROM history"
 _BUSY: Final = 0.5  # seconds to wait for another process, such as a backup, to let go of the file
 
@@ -48,21 +60,6 @@ class UnknownCidr(KeyError):
 
     def __str__(self) -> str:
         return f"{self.args[0]} is not in the list"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of history. `at`: seconds since the epoch; `cidr` is empty where the event is not about one.
-
-    `row` grows by one from line to line and stays what it is; 0 as long as the line is not written.
-    """
-
-    at: float
-    who: str
-    what: str
-    cidr: str
-    detail: str
-    row: int = 0
 
 
 class IntentStore:
@@ -132,10 +129,11 @@ class IntentStore:
             if new == old:
                 return False
             what = "added" if old is None else "changed" if old.phase is Phase.PRESENT else "revived"
-            insert_intent(db, new)
+            detail = describe(new, old if what == "changed" else None)
+            row = note(db, Event(at, who, what, str(new.network), detail))
+            insert_intent(db, replace(new, revision=row))
             db.execute("DELETE FROM released WHERE cidr = ?", (str(new.network),))
-            _note(db, Event(at, who, what, str(new.network), describe(new, old if what == "changed" else None)))
-        self._changed()
+        self.changed()
         return what != "changed"
 
     def leave(self, network: Network, *, who: str = "operator") -> Intent:
@@ -146,10 +144,10 @@ class IntentStore:
                 raise UnknownCidr(str(network))
             if old.phase is not Phase.PRESENT:
                 return old
-            _move(db, network, Phase.LEAVING)
-            _note(db, Event(self._clock(), who, "removed", str(network), ""))
-        self._changed()
-        return replace(old, phase=Phase.LEAVING)
+            left = replace(old, phase=Phase.LEAVING)
+            left = _move(db, left, Event(self._clock(), who, "removed", str(network), ""))
+        self.changed()
+        return left
 
     def withdrawn(self, network: Network) -> bool:
         """Turn LEAVING into WITHDRAWN; return whether it was LEAVING. For `attract` alone."""
@@ -157,25 +155,25 @@ class IntentStore:
             old = get_intent(db, network)
             if old is None or old.phase is not Phase.LEAVING:
                 return False
-            _move(db, network, Phase.WITHDRAWN)
-            _note(db, Event(self._clock(), "attract", "withdrawn", str(network), "the cloud sends it here no more"))
-        self._changed()
+            event = Event(self._clock(), "attract", "withdrawn", str(network), "the cloud sends it here no more")
+            _move(db, replace(old, phase=Phase.WITHDRAWN), event)
+        self.changed()
         return True
 
-    def drop(self, network: Network) -> bool:
-        """Forget a WITHDRAWN one; return whether it was WITHDRAWN. For `forward` alone.
+    def drop(self, network: Network, revision: int) -> bool:
+        """Forget a WITHDRAWN one that is at this revision still; return whether it was. For `forward` alone.
 
         That it was here is remembered (`released`): should a request of ours still land, its entry is known as ours.
         """
         with self._writing() as db:
             old = get_intent(db, network)
-            if old is None or old.phase is not Phase.WITHDRAWN:
+            if old is None or old.phase is not Phase.WITHDRAWN or old.revision != revision:
                 return False
             at = self._clock()
             db.execute("DELETE FROM intent WHERE cidr = ?", (str(network),))
             db.execute("INSERT OR REPLACE INTO released VALUES (?, ?)", (str(network), at))
-            _note(db, Event(at, "forward", "dropped", str(network), "the kernel carries it no more"))
-        self._changed()
+            note(db, Event(at, "forward", "dropped", str(network), "the kernel carries it no more"))
+        self.changed()
         return True
 
     def release(self, network: Network, *, who: str = "operator") -> None:
@@ -186,8 +184,8 @@ class IntentStore:
         with self._writing() as db:
             at = self._clock()
             db.execute("INSERT OR REPLACE INTO released VALUES (?, ?)", (str(network), at))
-            _note(db, Event(at, who, "released", str(network), "an entry with our mark that nobody asked for"))
-        self._changed()
+            note(db, Event(at, who, "released", str(network), "an entry with our mark that nobody asked for"))
+        self.changed()
 
     def released(self) -> frozenset[Network]:
         """Return the networks that were asked for once, were given back, and were not asked for since."""
@@ -216,16 +214,16 @@ class IntentStore:
             rows = [(str(network), why.code, why.text) for network, why in found.items()]
             db.executemany("INSERT INTO barred VALUES (?, ?, ?)", rows)
             for network in found.keys() - before.keys():
-                _note(db, Event(at, "attract", "barred", str(network), found[network].text))
+                note(db, Event(at, "attract", "barred", str(network), found[network].text))
             for network in before.keys() - found.keys():
-                _note(db, Event(at, "attract", "unbarred", str(network), "nothing is against it any more"))
+                note(db, Event(at, "attract", "unbarred", str(network), "nothing is against it any more"))
         self._barred = dict(found)
-        self._changed()
+        self.changed()
 
     def record(self, who: str, what: str, *, cidr: str = "", detail: str = "") -> None:
         """Write a line of history that goes with no change of intent, such as a repair."""
         with self._writing() as db:
-            _note(db, Event(self._clock(), who, what, cidr, detail))
+            note(db, Event(self._clock(), who, what, cidr, detail))
 
     def history(self, limit: int = 100) -> tuple[Event, ...]:
         """Return the last `limit` lines of history, newest first."""
@@ -252,10 +250,17 @@ class IntentStore:
         """Lend the connection inside one transaction to what else lies in this file; raise `StoreUnavailable`."""
         return self._writing()
 
+    def saved(self) -> backup.Saved:
+        """Return all that a backup is to hold."""
+        with self._reading() as db:
+            return backup.Saved(self._clock(), self.all(), self.released(), read_tokens(db))
+
     def restore(self, saved: backup.Saved, *, who: str = "operator") -> Path | None:
         """Put what a backup holds in the place of a database that cannot be read, which is moved aside.
 
         Return where that is now, None where there was none. Raise `StoreReadable` where nothing is the matter.
+        Rows of history, and so revisions, go on from the seconds since the epoch: those of the damaged file, which
+        nobody can read, stay behind them.
         """
         try:
             self.all()
@@ -263,34 +268,19 @@ class IntentStore:
             pass
         else:
             raise StoreReadable(f"{self._path} can be read: nothing to restore")
-        aside = None
+        detail = f"{len(saved.intents)} CIDRs and {len(saved.tokens)} tokens from the backup"
         try:
             self.close()
-            if self._path.exists():
-                aside = self._path.with_name(f"{self._path.name}.damaged-{int(self._clock())}")
-                self._path.rename(aside)
-            journal = self._path.with_name(f"{self._path.name}-journal")
-            journal.unlink(missing_ok=True)  # it belongs to the damaged one, and would be played back into the new one
-            made = self._path.with_name(f"{self._path.name}.new")
-            made.unlink(missing_ok=True)
-            with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
-                migrate(db)
-                db.execute("PRAGMA synchronous = EXTRA")
-                db.execute("BEGIN IMMEDIATE")
-                for intent in saved.intents:
-                    insert_intent(db, intent)
-                db.executemany("INSERT INTO released VALUES (?, ?)", [(str(net), saved.at) for net in saved.released])
-                _note(db, Event(self._clock(), who, "restored", "", f"{len(saved.intents)} CIDRs from the backup"))
-                db.execute("COMMIT")
-            made.rename(self._path)
+            at = self._clock()
+            aside = backup.rebuild(self._path, saved, Event(at, who, "restored", "", detail, int(at)))
             self._barred = None
-            backup.sync_directory(self._path.parent)
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{self._path}: {error}") from error
-        self._changed()
+        self.changed()
         return aside
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Say that something is to be read. For what else lies in this file, and for the methods above."""
         for callback in self._callbacks:
             callback()
 
@@ -349,16 +339,10 @@ def _holds_anything(path: Path) -> bool:
         return False
 
 
-def _move(db: sqlite3.Connection, network: Network, phase: Phase) -> None:
-    db.execute("UPDATE intent SET phase = ? WHERE cidr = ?", (phase.value, str(network)))
-
-
-def _note(db: sqlite3.Connection, event: Event) -> None:
-    cursor = db.execute(
-        "INSERT INTO history (at, who, what, cidr, detail) VALUES (?, ?, ?, ?, ?)",
-        (event.at, event.who, event.what, event.cidr, event.detail),
-    )
-    db.execute("DELETE FROM history WHERE id <= ?", ((cursor.lastrowid or 0) - _KEPT,))
+def _move(db: sqlite3.Connection, moved: Intent, event: Event) -> Intent:
+    moved = replace(moved, revision=note(db, event))
+    insert_intent(db, moved)
+    return moved
 
 
 def ordered(intents: Iterable[Intent]) -> tuple[Intent, ...]:

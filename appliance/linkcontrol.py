@@ -27,24 +27,27 @@ async def status(name: str, device: str, path: Path) -> LinkStatus:
         async with asyncio.timeout(_ANSWER_SECONDS):
             answer = await _ask(path)
     except TimeoutError:
-        return _silent(name, device, f"gtun does not answer on {path}")
+        return _silent(name, device, "its gtun runs, and does not answer")
+    except (FileNotFoundError, ConnectionRefusedError):  # never started, or ended and left its socket
+        return _silent(name, device, "no gtun runs for it")
     except OSError as error:
-        return _silent(name, device, f"no gtun answers on {path}: {error.strerror or error}")
+        return _silent(name, device, f"its gtun cannot be asked: {error.strerror or error}")
     try:
         return _understood(name, device, json.loads(answer))
     except (ValueError, RecursionError):
         return _silent(name, device, f"what answers on {path} is no gtun that we understand")
 
 
-async def reload(path: Path) -> str:
-    """Have the link's gtun read its file again; return why it does not take it, "" if it does or does not run."""
+async def reload(path: Path, text: str) -> str:
+    """Have the link's gtun go by this text of its file; return why it will not, "" if it does, or none is there.
+
+    The text is told, since a gtun may have a copy of the file from when it began (systemd.exec(5), LoadCredential).
+    """
     try:
         async with asyncio.timeout(_RELOAD_SECONDS):
-            answer = json.loads(await _ask(path, "reload"))
-    except TimeoutError:
-        return "its gtun does not answer"
-    except (OSError, ValueError):
-        return ""
+            answer = json.loads(await _ask(path, f"reload {len(text.encode())}\n{text}"))
+    except (OSError, TimeoutError, ValueError):
+        return ""  # the next gtun reads the file
     return str(answer.get("error", "")) if isinstance(answer, dict) else ""
 
 

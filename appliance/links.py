@@ -76,6 +76,7 @@ class Links:
 
     def __init__(self, state_dir: Path, run_dir: Path, *, clock: Callable[[], float] | None = None) -> None:
         self._files = state_dir / "links"
+        self._seen = False  # whether there has ever been a directory
         self._sockets = run_dir / "links"
         self._callbacks: list[Callable[[], None]] = []
         self._resolver = Resolver(clock)
@@ -85,7 +86,10 @@ class Links:
         self._callbacks.append(callback)
 
     def all(self) -> tuple[Link, ...]:
-        """Return every link, by name. A file that cannot be understood still counts as one. Raises `OSError`."""
+        """Return every link, by name. A file that cannot be understood still counts as one.
+
+        Raises `OSError` where it is not known which links there are, also because their directory has vanished.
+        """
         return tuple(self._read(name) for name in self._names())
 
     def devices(self) -> Mapping[str, str]:
@@ -96,8 +100,16 @@ class Links:
         try:
             names = sorted(path.stem for path in self._files.iterdir() if path.suffix == ".toml")
         except FileNotFoundError:
+            # The first link makes the directory, and nobody removes it. What is gone is elsewhere, not empty.
+            if self._seen or not self._files.parent.is_dir():
+                raise
             return []
+        self._seen = True
         return [name for name in names if join_token.NAME.fullmatch(name)]
+
+    async def aims_at(self, token_text: str) -> frozenset[Address]:
+        """Return the addresses of the server that a token is for, none where DNS has none. Raises `BadToken`."""
+        return await self._resolver.resolve(_host(join_token.decode(token_text).server))
 
     def join(self, name: str, token_text: str) -> Link:
         """Make a link from a join token; its private key is made here.
@@ -108,6 +120,7 @@ class Links:
         token = join_token.decode(token_text)
         values = {"name": name, "device": DEVICE_PREFIX + name, **_credentials(token)}
         self._files.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._seen = True
         try:
             linkfile.write_new(self._path(name), linkfile.text("link", values))
         except FileExistsError:
@@ -115,6 +128,10 @@ class Links:
         log.info("link %s joined: client %s of %s", name, token.client, token.server)
         self._changed()
         return self._read(name)
+
+    async def renew(self, name: str) -> None:
+        """Have a gtun that still runs by an earlier link of this name go by the present one."""
+        await linkcontrol.reload(self._socket(name), self._path(name).read_text(encoding="utf-8"))
 
     async def rotate(self, name: str, token_text: str) -> Link:
         """Give a link another key, by a token of `gtund client rotate`; what else its file says stays.
@@ -134,8 +151,9 @@ class Links:
             table = {}
         if "key" not in table:
             raise LinkRefused(f"the file of link {name} holds no key: leave the link and join it anew")
-        linkfile.replace(path, linkfile.text("link", {**table, **_credentials(token)}))
-        if refusal := await linkcontrol.reload(self._socket(name)):
+        after = linkfile.text("link", {**table, **_credentials(token)})
+        linkfile.replace(path, after)
+        if refusal := await linkcontrol.reload(self._socket(name), after):
             linkfile.replace(path, before)
             raise LinkRefused(refusal)
         log.info("link %s has another key: client %s of %s", name, token.client, token.server)

@@ -5,7 +5,7 @@ An `Intent` is one CIDR, reached *via* one link. It lives through three phases, 
     POST   -> PRESENT               whatever it was before
     DELETE -> PRESENT becomes LEAVING
     attract -> LEAVING becomes WITHDRAWN, after a pass that saw no entry in the cloud and sent nothing
-    forward -> drops the record of a WITHDRAWN one, after it saw the kernel without the route
+    forward -> drops the record of a WITHDRAWN one, after it saw the kernel without the route, at that revision
 
 `forward` carries PRESENT and LEAVING; `attract` wants what is PRESENT and carried. A snapshot of "wanted" and "there"
 says nothing of a request in flight: with two set differences instead of phases, a create that lands after its delete
@@ -15,7 +15,7 @@ leaves the cloud pointing at a router that no longer carries the CIDR. tests/app
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
@@ -52,6 +52,8 @@ class Intent:
     `snat`: masquerade what enters the tunnel, so that the far end needs no route back.
     `created_at`: seconds since the epoch. `mss`: `AUTO`, `OFF` or bytes. `probe`: what to ask for a sign of life.
     `when_down`, `hold_down`: what becomes of the cloud's entry once the link was down for so many seconds.
+    `revision`: which change made the record what it is; no two changes ever have the same. It is no part of what is
+    asked for, so two intents are equal without it.
     """
 
     network: Network
@@ -64,6 +66,7 @@ class Intent:
     probe: Target | None = None
     when_down: WhenDown = WhenDown.KEEP
     hold_down: float = HOLD_DOWN
+    revision: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,10 @@
 
 Each link that is up is asked for its far end; each CIDR with a probe target for that. Several signs in a row are needed
 (`appliance.health`), and every change is told in the history.
+
+A far end may drop pings by a firewall of its own while it forwards. So a link is down only where its far end has
+answered since the session began, and nothing answers through it any more. One whose far end never did is "unproven" as
+long as nothing else answers: that is shown, and no entry is withdrawn for it, since sealed probes prove the session.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -30,6 +34,16 @@ log = logging.getLogger(__name__)
 EVERY: Final = 1.0  # seconds
 _SIGNS: Final = 30  # the last half minute says how much is lost
 Ask = Callable[[Target, str], Awaitable[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who is asked through which link. `since`: when the link's session began; another one is judged afresh."""
+
+    target: Target
+    link: str
+    device: str
+    since: float | None
 
 
 class Judge(Protocol):
@@ -56,15 +70,21 @@ class Paths:
         self._store = store
         self._ask = ask
         self._every = every
-        self._healths: dict[str | Network, tuple[Target, Health]] = {}
+        self._asked: dict[str | Network, _Asked] = {}
+        self._healths: dict[str | Network, Health] = {}
         self._signs: dict[str | Network, deque[bool]] = {}
 
     def judged(self, status: LinkStatus) -> LinkStatus:
-        """Return the link's status, down where nothing comes back through it."""
-        target, health = self._healths.get(status.name, (None, Health()))
-        if status.state != "up" or health.life is not Life.DEAD or target is None:
+        """Return the link's status: down where nothing comes back through it any more, unproven where nothing did."""
+        own = self._healths.get(status.name)
+        if status.state != "up" or own is None or own.life is not Life.DEAD:
             return status
-        return replace(status, state="down", code="no-path", reason=f"the session is up, but {health.why}")
+        through = (self._healths[key] for key, asked in self._asked.items() if asked.link == status.name)
+        if any(health.life is Life.ALIVE for health in through):
+            return status
+        if not own.proven:
+            return replace(status, code="unproven", reason=f"the session is up, but nothing has proved it: {own.why}")
+        return replace(status, state="down", code="no-path", reason=f"the session is up, but {own.why}")
 
     async def statuses(self) -> tuple[LinkStatus, ...]:
         """Ask every link, and judge what it says."""
@@ -74,7 +94,7 @@ class Paths:
         """Return how far a CIDR's probe target is."""
         if network not in self._healths:
             return Layer(LayerState.ABSENT, "no probe target", "no-probe")
-        target, health = self._healths[network]
+        target, health = self._asked[network].target, self._healths[network]
         if health.life is Life.DEAD:
             return Layer(LayerState.ERROR, health.why, "no-path")
         if health.life is Life.UNKNOWN:
@@ -97,31 +117,31 @@ class Paths:
 
     async def probe(self) -> None:
         """Ask everybody once, all at the same time."""
-        targets = await self._targets()
+        before, self._asked = self._asked, await self._targets()
         self._healths = {
-            key: known if (known := self._healths.get(key)) is not None and known[0] == target else (target, Health())
-            for key, (target, _) in targets.items()
+            key: self._healths[key] if before.get(key) == asked else Health() for key, asked in self._asked.items()
         }
-        self._signs = {key: self._signs.get(key) or deque(maxlen=_SIGNS) for key in targets}
+        self._signs = {key: self._signs.get(key) or deque(maxlen=_SIGNS) for key in self._asked}
         async with asyncio.TaskGroup() as group:
-            for key, (target, device) in targets.items():
-                group.create_task(self._one(key, target, device))
+            for key, asked in self._asked.items():
+                group.create_task(self._one(key, asked))
 
-    async def _targets(self) -> dict[str | Network, tuple[Target, str]]:
+    async def _targets(self) -> dict[str | Network, _Asked]:
         up = {status.name: status for status in await self._links.statuses() if status.state == "up"}
-        found: dict[str | Network, tuple[Target, str]] = {}
+        found: dict[str | Network, _Asked] = {}
         for name, status in up.items():
             with contextlib.suppress(ValueError):
-                found[name] = (Target(ip_address(status.peer)), status.device)
+                found[name] = _Asked(Target(ip_address(status.peer)), name, status.device, status.since)
         for intent in self._store.all():
             if intent.probe is not None and intent.phase is Phase.PRESENT and intent.via in up:
-                found[intent.network] = (intent.probe, up[intent.via].device)
+                status = up[intent.via]
+                found[intent.network] = _Asked(intent.probe, intent.via, status.device, status.since)
         return found
 
-    async def _one(self, key: str | Network, target: Target, device: str) -> None:
-        health = self._healths[key][1]
+    async def _one(self, key: str | Network, asked: _Asked) -> None:
+        health, target = self._healths[key], asked.target
         try:
-            changed = health.sign(await self._ask(target, device))
+            changed = health.sign(await self._ask(target, asked.device))
             self._signs[key].append(True)
         except NoAnswer as error:
             changed = health.sign(None, str(error))
@@ -129,8 +149,9 @@ class Paths:
         if not changed:
             return
         alive = health.life is Life.ALIVE
-        log.info("the path to %s through %s is %s", target, device, health.life.value)
-        what, detail = ("path works", str(target)) if alive else ("path broke", health.why)
+        log.info("the path to %s through %s is %s", target, asked.device, health.life.value)
+        broke = "path broke" if health.proven or not isinstance(key, str) else "path unproven"
+        what, detail = ("path works", str(target)) if alive else (broke, health.why)
         cidr = "" if isinstance(key, str) else str(key)
         with contextlib.suppress(StoreUnavailable):
             self._store.record(f"link {key}" if isinstance(key, str) else "probe", what, cidr=cidr, detail=detail)

@@ -1,9 +1,10 @@
-"""How an intent lies in the database: the schema, its versions, and rows to values and back."""
+"""How intents, history and tokens lie in the database: the schema, its versions, and rows to values and back."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+from dataclasses import astuple, dataclass, field
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Final
@@ -58,17 +59,50 @@ MIGRATIONS: Final = (
         body TEXT NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE intent ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;",
     "CREATE TABLE barred (cidr TEXT PRIMARY KEY, code TEXT NOT NULL, text TEXT NOT NULL) STRICT;",
 )
-SELECT: Final = "SELECT cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down FROM intent"
+SELECT: Final = (
+    "SELECT cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down, revision FROM intent"
+)
 # As nexthop-forward sees them: what is barred is to go from the kernel like what the cloud has let go of.
 SELECT_CARRIED: Final = SELECT.replace(
     "phase", "CASE WHEN cidr IN (SELECT cidr FROM barred) THEN 'withdrawn' ELSE phase END"
 )
 _INSERT: Final = (
-    "INSERT OR REPLACE INTO intent (cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO intent"
+    " (cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down, revision)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_ALL_TOKENS: Final = "SELECT name, digest, scope, created_at, expires_at, last_used FROM token ORDER BY name"
+_HISTORY_KEPT: Final = 10_000  # lines
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of history. `at`: seconds since the epoch; `cidr` is empty where the event is not about one.
+
+    `row` grows by one from line to line and stays what it is; 0 as long as the line is not written.
+    """
+
+    at: float
+    who: str
+    what: str
+    cidr: str
+    detail: str
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """A token as it lies there: `digest` is its SHA-256; times are in seconds since the epoch, None for never."""
+
+    name: str
+    digest: bytes = field(repr=False)
+    scope: str
+    created_at: float
+    expires_at: float | None
+    last_used: float | None
 
 
 def migrate(db: sqlite3.Connection) -> None:
@@ -99,9 +133,34 @@ def insert_intent(db: sqlite3.Connection, intent: Intent) -> None:
     """Write a record, in the place of one of the same network."""
     values = (
         *(str(intent.network), intent.via, int(intent.snat), intent.comment, intent.phase.value, intent.created_at),
-        *(mss_text(intent.mss), str(intent.probe or ""), intent.when_down.value, intent.hold_down),
+        *(mss_text(intent.mss), str(intent.probe or ""), intent.when_down.value, intent.hold_down, intent.revision),
     )
     db.execute(_INSERT, values)
+
+
+def read_tokens(db: sqlite3.Connection) -> tuple[TokenRecord, ...]:
+    """Return every token, by name."""
+    return tuple(TokenRecord(*row) for row in db.execute(_ALL_TOKENS))
+
+
+def insert_token(db: sqlite3.Connection, token: TokenRecord) -> None:
+    """Write a token; raise `sqlite3.IntegrityError` where one of that name is there."""
+    columns = "name, digest, scope, created_at, expires_at, last_used"
+    db.execute(f"INSERT INTO token ({columns}) VALUES (?, ?, ?, ?, ?, ?)", astuple(token))  # noqa: S608
+
+
+def note(db: sqlite3.Connection, event: Event) -> int:
+    """Write a line of history, and forget the oldest one where there are too many.
+
+    Return its row, which is the next one unless the event has one.
+    """
+    cursor = db.execute(
+        "INSERT INTO history (id, at, who, what, cidr, detail) VALUES (?, ?, ?, ?, ?, ?)",
+        (event.row or None, event.at, event.who, event.what, event.cidr, event.detail),
+    )
+    row = cursor.lastrowid or 0
+    db.execute("DELETE FROM history WHERE id <= ?", (row - _HISTORY_KEPT,))
+    return row
 
 
 def describe(new: Intent, old: Intent | None) -> str:
@@ -121,13 +180,13 @@ def describe(new: Intent, old: Intent | None) -> str:
 
 
 @lru_cache(maxsize=1 << 15)
-def read_intent(row: tuple[str, str, int, str, str, float, str, str, str, float]) -> Intent:
+def read_intent(row: tuple[str, str, int, str, str, float, str, str, str, float, int]) -> Intent:
     """Return what a row says; raise `sqlite3.DatabaseError` where it is damaged."""
-    cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down = row
+    cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down, revision = row
     try:
         return Intent(
             *(one(ip_network(cidr)), via, bool(snat), comment, Phase(phase), created_at),
-            *(parse_mss(mss), parse_target(probe), WhenDown(when_down), hold_down),
+            *(parse_mss(mss), parse_target(probe), WhenDown(when_down), hold_down, revision),
         )
     except ValueError as error:  # only a torn or edited file holds such a thing
         raise sqlite3.DatabaseError(f"a damaged record: {error}") from error

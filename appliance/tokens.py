@@ -2,7 +2,8 @@
 
 A token holds 256 random bits, so SHA-256 without salt or stretching is enough: nobody can guess its way to one. The
 hashes are compared in constant time, with every one of them, so that an answer's time tells nothing. They lie in the
-database beside the intents; where that cannot be read at the moment, what was read last still lets its owners ask why.
+database beside the intents, and in its backup; where the database cannot be read at the moment, what was read last
+still lets its owners ask why.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from appliance.intent import StoreUnavailable
+from appliance.records import TokenRecord, insert_token, read_tokens
 
 if TYPE_CHECKING:
     from appliance.intent import IntentStore
@@ -99,11 +101,9 @@ class Tokens:
         now = self._clock()
         made = Token(name, scope, now, None if days is None else now + days * _DAY)
         with self._store.writing() as db:
-            db.execute(
-                "INSERT INTO token (name, digest, scope, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
-                (name, _digest(text), scope.value, made.created_at, made.expires_at),
-            )
+            insert_token(db, TokenRecord(name, _digest(text), scope.value, now, made.expires_at, None))
         self._used.pop(name, None)
+        self._store.changed()
         return made, text
 
     def rm(self, name: str) -> None:
@@ -112,6 +112,7 @@ class Tokens:
             if db.execute("DELETE FROM token WHERE name = ?", (name,)).rowcount == 0:
                 raise UnknownToken(name)
         self._known = tuple(each for each in self._known if each[1].name != name)
+        self._store.changed()
 
     def find(self, text: str) -> Token | None:
         """Return the token with this text, expired or not, and note that it was used; None where there is none."""
@@ -129,6 +130,11 @@ class Tokens:
         now = self._clock()
         return found if found.expired(now) else self._use(found, now)
 
+    def good(self, token: Token) -> bool:
+        """Return whether a token that was found once would still open something: for what goes on for long."""
+        held = any((each.name, each.created_at) == (token.name, token.created_at) for _, each in self._known)
+        return held and not token.expired(self._clock())
+
     def _use(self, token: Token, now: float) -> Token:
         """Write down that it was used, at most once a minute; a disk that refuses keeps nobody out."""
         last = max(token.last_used or 0.0, self._used.get(token.name, 0.0))
@@ -145,9 +151,12 @@ class Tokens:
 
     def _read(self) -> tuple[tuple[bytes, Token], ...]:
         with self._store.reading() as db:
-            rows = db.execute("SELECT digest, name, scope, created_at, expires_at, last_used FROM token ORDER BY name")
-            self._known = tuple((digest, Token(name, Scope(scope), *times)) for digest, name, scope, *times in rows)
+            self._known = tuple((each.digest, _shown(each)) for each in read_tokens(db))
         return self._known
+
+
+def _shown(record: TokenRecord) -> Token:
+    return Token(record.name, Scope(record.scope), record.created_at, record.expires_at, record.last_used)
 
 
 def _digest(text: str) -> bytes:

@@ -47,18 +47,29 @@ class Verdict:
     next_step: str
 
 
-# What to do about a link that is down, by the code that its gtun gives.
+_REJOIN: Final = (
+    "make a token there with `gtund client rotate CLIENT`, or `gtund client add CLIENT` where `gtund client ls`"
+    " does not list it, and give it to `nexthop link rotate {link}`"
+)
+# What to do about a link that is down, by the code that its gtun gives; {link} is its name.
 _LINK: Final[Mapping[str, str]] = {
-    "not-running": "start the link's gtun service and read its log",
+    "not-running": "`journalctl -u nexthop-gtun@{link}` says why; `systemctl restart nexthop-gtun@{link}` starts it",
     "unreachable": "check the server's address and port, its security group, and that gtund runs",
-    "pin-mismatch": "this is not the server that the token was made on: find out who answers there, then join again",
-    "denied": "the server refuses this client's key: make a new token there with `gtund client add`, and join again",
+    "pin-mismatch": f"find out who answers there; where that is as it should be, {_REJOIN}",
+    "denied": _REJOIN,
+    "removed": f"to have it back, {_REJOIN}",
     "protocol": "check that both ends run the same version",
-    "no-path": "the session is up, but packets do not come back: look at forwarding and NAT at the far end",
+    "version": "upgrade the older of the two ends",
+    "device": "find out what takes the link's device or its address away; it is tried again",
+    "stopping": "gtund was stopped at the far end: see whether it starts again",
+    "no-path": "look at forwarding and NAT at the far end",
+    "unproven": "let the far end answer pings from the tunnel, or `nexthop cidr set CIDR --probe` what answers there",
     "timeout": "check the path to the server; it is tried again",
-    "replaced": "another machine uses this client's key: give each its own token",
-    "gone": "the server no longer knows this client: make a new token there with `gtund client add`, join again",
+    "replaced": "where another machine uses this client's key, give each its own token",
+    "gone": "it is tried again; where it goes on, look at the path to the server and at gtund's log there",
+    "broken": "it is tried again; where it goes on, look at gtund's log at the far end",
 }
+_TRIED: Final = "it is tried again; `journalctl -u nexthop-gtun@{link}` may say more"
 _CIDR: Final[Mapping[str, str]] = {
     "no-path": "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end",
     "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
@@ -66,6 +77,7 @@ _CIDR: Final[Mapping[str, str]] = {
     "overlaps-vswitch": "remove the CIDR and add it without that vSwitch, or move the vSwitch's hosts",
     "contains-vpc": "remove the CIDR and add only the far network",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
+    "no-ipv6": "have gtund serve an IPv6 CIDR there ([tunnel] serve in gtund.toml), or remove this one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
     "cloud-rejected": "remove the CIDR, or mend what the cloud complains about",
     "cloud-denied": "give the instance's role the permissions that `nexthop ram-policy` prints",
@@ -143,13 +155,16 @@ def _links(status: Status, wanted: Sequence[CidrStatus], dead: bool) -> Iterator
     for link in status.links:
         if link.state != "up":
             yield _link(link, Level.BROKEN if dead and link.name in used else Level.DEGRADED)
+        elif link.code:
+            yield _link(link, Level.DEGRADED)
 
 
 def _link(link: LinkStatus, level: Level) -> Finding:
     code = link.code or link.state
     why = link.reason or ("no session yet" if link.state == "connecting" else "no reason given")
-    step = _LINK.get(code, "it is tried again; see the log of the link's gtun")
-    return Finding(level, f"link-{code}", f"link {link.name} is {link.state} ({code}): {why}", step, link.name)
+    step = _LINK.get(code, _TRIED).format(link=link.name)
+    state = f"{link.state} ({link.code})" if link.code else link.state
+    return Finding(level, f"link-{code}", f"link {link.name} is {state}: {why}", step, link.name)
 
 
 def _cloud(status: Status, dead: bool) -> Iterator[Finding]:  # noqa: FBT001
@@ -165,7 +180,7 @@ def _cidr(cidr: CidrStatus, cloud_error: Problem | None, dead: bool) -> Iterator
     for name, layer in (("kernel", cidr.kernel), ("cloud", cidr.cloud), ("path", cidr.path)):
         said = cloud_error is not None and name == "cloud" and layer.code == cloud_error.code
         if layer.state is LayerState.ERROR and not said:
-            step = _CIDR.get(layer.code, "see the daemon's log")
+            step = _CIDR.get(layer.code, "`journalctl -u nexthopd` may say more")
             level = Level.BROKEN if dead else Level.DEGRADED
             yield Finding(level, layer.code or name, f"{network} ({name}): {layer.detail}", step, network)
 
@@ -191,7 +206,7 @@ def _advice(status: Status) -> Iterator[Finding]:
         return
     if not status.links:
         step = "`nexthop link join NAME` takes a token from the far end"
-        yield Finding(Level.OK, "no-link", f"no link yet: {step}", step)
+        yield Finding(Level.OK, "no-link", "there is no link yet", step)
     if not status.cidrs:
         step = "`nexthop cidr add 10.244.0.0/16`, or whatever lies behind the link"
-        yield Finding(Level.OK, "no-cidr", f"no CIDR yet: {step}", step)
+        yield Finding(Level.OK, "no-cidr", "there is no CIDR yet", step)

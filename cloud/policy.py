@@ -1,7 +1,7 @@
 """The least that our credentials have to be allowed, as a RAM policy. Pure.
 
-Writes are limited to the route tables that we program. The calls that list take `*`: whether they can be limited is not
-documented (VPC API reference 2016-04-28, "RAM authorization").
+Writes are limited to the route tables that we program, and to our own network interface. The calls that list take `*`:
+whether they can be limited is not documented (VPC API reference 2016-04-28, "RAM authorization").
 """
 
 from __future__ import annotations
@@ -17,12 +17,7 @@ WRITES: Final = (
     "ModifyRouteEntry",
 )
 READS: Final = ("DescribeVpcs", "DescribeVSwitches")
-INTERFACE: Final = (
-    "DescribeNetworkInterfaceAttribute",
-    "DescribeSecurityGroupAttribute",
-    "DescribeSecurityGroups",
-    "ModifyNetworkInterfaceAttribute",
-)
+LOOKS: Final = ("DescribeNetworkInterfaceAttribute", "DescribeSecurityGroupAttribute", "DescribeSecurityGroups")
 
 
 # In tables that hosts use and that we do not program: what is left of ours there is found, and goes with its CIDR.
@@ -30,9 +25,15 @@ ELSEWHERE: Final = ("vpc:DescribeRouteEntryList", "vpc:DeleteRouteEntry", "vpc:D
 
 
 def ram_policy(
-    region: str, account: str, tables: Sequence[str], *, others: Sequence[str] = (), by_tag: bool = False
+    region: str,
+    account: str,
+    tables: Sequence[str],
+    *,
+    others: Sequence[str] = (),
+    eni: str = "",
+    by_tag: bool = False,
 ) -> Mapping[str, object]:
-    """Return the policy; an unknown `account` or no `tables` become `*`. `by_tag`: tables are looked for by a tag.
+    """Return the policy; what is not known becomes `*`. `by_tag`: tables are looked for by a tag.
 
     `others`: tables that hosts use and that we do not program.
     """
@@ -40,14 +41,16 @@ def ram_policy(
     names = tables or ["*"]
     resources = [f"acs:vpc:{region}:{account or '*'}:routetable/{table}" for table in names]
     elsewhere = [f"acs:vpc:{region}:{account or '*'}:routetable/{table}" for table in others]
+    interface = f"acs:ecs:{region}:{account or '*'}:eni/{eni or '*'}"
     return {
         "Version": "1",
         "Statement": [
             _allow([*(f"vpc:{each}" for each in WRITES), "vpc:DescribeRouteEntryList"], resources),
             *([_allow(ELSEWHERE, elsewhere)] if elsewhere else []),
             _allow([f"vpc:{each}" for each in reads], "*"),
-            # For the source/destination check of our own interface, and for what `nexthop doctor` looks at.
-            _allow([f"ecs:{each}" for each in INTERFACE], "*"),
+            # What `nexthop doctor` looks at; and our own interface's source/destination check, which has to be off.
+            _allow([f"ecs:{each}" for each in LOOKS], "*"),
+            _allow(["ecs:ModifyNetworkInterfaceAttribute"], [interface]),
         ],
     }
 

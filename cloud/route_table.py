@@ -121,8 +121,8 @@ class AliyunProvider:
     def policy(self) -> Mapping[str, object]:
         """Return the minimal RAM policy, for the tables that we know of."""
         tables = self._chosen or self._choice.named
-        by_tag = self._choice.tag is not None
-        return ram_policy(self.identity.region, self.identity.account, tables, others=self._others, by_tag=by_tag)
+        me, by_tag = self.identity, self._choice.tag is not None
+        return ram_policy(me.region, me.account, tables, others=self._others, eni=me.eni, by_tag=by_tag)
 
     async def _reach(
         self, goal: Goal, destinations: Collection[Network], tables: Sequence[str]

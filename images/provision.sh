@@ -124,6 +124,7 @@ install_units() {
 apply_settings() {
     [ -e /etc/nexthop/role ] && [ "$changed" = 1 ] || return 0
     systemctl restart systemd-modules-load.service
+    systemd-tmpfiles --create /etc/tmpfiles.d/nexthop.conf
     sysctl --quiet --system >/dev/null || true
     systemctl try-restart systemd-networkd.service systemd-resolved.service systemd-journald.service \
         ssh.service

@@ -20,7 +20,7 @@ most() { # WHAT LIMIT FOUND
 role=$(cat /etc/nexthop/role 2>/dev/null)
 case $role in
 appliance)
-    units="nexthop-forward.service nexthopd.socket nexthopd.service nexthop-links.path"
+    units="nexthop-forward.service nexthopd.socket nexthopd.service nexthop-links.path nexthop-links.timer"
     ports="tcp:22"
     ;;
 gtund)
@@ -44,7 +44,7 @@ is "the number of failed units" 0 "$(systemctl list-units --failed --plain --no-
 
 # What listens for others: port 22, at the far end gtund, and nothing else. systemd's resolver and client listen on
 # loopback or for DHCP; the API on TCP is there where nexthop.toml asks for it.
-allowed=" $ports udp:68 udp:546 $(sed -n 's/^listen *= *".*:\([0-9]*\)".*/tcp:\1/p' /etc/nexthop/*.toml 2>/dev/null | tr '\n' ' ') "
+allowed=" $ports udp:68 udp:546 $(sed -n 's/^"\{0,1\}listen"\{0,1\} *= *".*:\([0-9]*\)".*/tcp:\1/p' /etc/nexthop/*.toml 2>/dev/null | tr '\n' ' ') "
 open=$(ss -Hltun | awk '{ port = $5; sub(/.*:/, "", port); host = $5; sub(/:[^:]*$/, "", host); if (host !~ /^(127\.|\[::1\])/) print $1 ":" port }' | sort -u)
 for port in $open; do
     case $allowed in
@@ -70,6 +70,8 @@ if [ "$role" = appliance ]; then
     most "exposure of nexthopd" 2.0 "$(score nexthopd.service)"
     most "exposure of nexthop-forward" 2.5 "$(score nexthop-forward.service)"
     for tunnel in $tunnels; do most "exposure of $tunnel" 2.5 "$(score "$tunnel")"; done
+else
+    most "exposure of gtund" 2.5 "$(score gtund.service)"
 fi
 
 # Nobody's secret from the image, and this machine's own where they belong.

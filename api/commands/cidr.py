@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from api.commands.options import Comment, Force, HoldDown, Mss, Probe, Timeout, Wait, WhenDown, given
-from api.commands.shared import AsJson, fail, group, print_json, reach, say, usage, warn
+from api.commands.shared import AsJson, fail, group, print_json, reach, say, tell, usage, warn
 from api.commands.waiting import until_carried, until_gone
+
+Listed = Annotated[str, typer.Argument(help="As `nexthop cidr ls` shows it.")]
 
 app = group("The CIDRs that the VPC reaches through this machine.")
 
@@ -59,7 +61,7 @@ def add(
 @app.command("set")
 def change(
     context: typer.Context,
-    cidr: Annotated[str, typer.Argument(help="As `nexthop cidr ls` shows it.")],
+    cidr: Listed,
     via: Annotated[str | None, typer.Option(help="The link.", metavar="LINK")] = None,
     snat: Annotated[bool | None, typer.Option("--snat/--no-snat", help="Masquerade, or not.")] = None,
     comment: Comment = None,
@@ -79,16 +81,13 @@ def change(
     body = {**asked, **({"force": True} if force else {})}
     _, answer = reach(context).request("PATCH", f"/v1/cidrs/{segment(cidr)}", body)
     warn(answer)
-    if json:
-        print_json(answer)
-    else:
-        typer.echo(f"{answer['cidr']}: " + ", ".join(f"{name} {answer[name]}" for name in asked))
+    tell(answer, f"{answer['cidr']}: " + ", ".join(f"{name} {answer[name]}" for name in asked), json=json)
 
 
 @app.command("rm")
 def rm(
     context: typer.Context,
-    cidr: Annotated[str, typer.Argument(help="As `nexthop cidr ls` shows it.")],
+    cidr: Listed,
     wait: Wait = True,  # noqa: FBT002
     timeout: Timeout = 10.0,
     json: AsJson = False,  # noqa: FBT002
@@ -123,16 +122,13 @@ def adopt(
     from api.client import segment  # noqa: PLC0415
 
     _, answer = reach(context).request("POST", f"/v1/cidrs/{segment(cidr)}/adopt")
-    if json:
-        print_json(answer)
-    else:
-        typer.echo(f"{answer['cidr']}: adopted")
+    tell(answer, f"{answer['cidr']}: adopted", json=json)
 
 
 @app.command("show")
 def show(
     context: typer.Context,
-    cidr: Annotated[str, typer.Argument(help="As `nexthop cidr ls` shows it.")],
+    cidr: Listed,
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Show all that is known of CIDR: its options, and how far each layer is."""

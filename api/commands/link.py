@@ -9,9 +9,12 @@ from typing import Annotated
 
 import typer
 
-from api.commands.shared import AsJson, fail, group, print_json, reach, usage
+from api.commands.shared import AsJson, fail, group, print_json, reach, take_away, tell, usage
 
 app = group("The tunnels to where those CIDRs are.")
+
+Rest = Annotated[list[str] | None, typer.Argument(metavar="[-]", help="'-' for standard input, the default.")]
+File = Annotated[Path | None, typer.Option(help="A file that holds the token.", metavar="FILE")]
 
 _TOKEN_PREFIX = "nexthop1_"  # noqa: S105  (appliance.tunnel.token, which would cost an import of hashlib and more)
 
@@ -20,29 +23,22 @@ _TOKEN_PREFIX = "nexthop1_"  # noqa: S105  (appliance.tunnel.token, which would 
 def join(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What to call the link here: a-z, 0-9, '-', at most 11 letters.")],
-    rest: Annotated[
-        list[str] | None, typer.Argument(metavar="[-]", help="'-' for standard input, the default.")
-    ] = None,
-    file: Annotated[Path | None, typer.Option(help="A file that holds the join token.", metavar="FILE")] = None,
+    rest: Rest = None,
+    file: File = None,
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Join a gtund with the token that `gtund client add` printed; it is read from FILE or standard input."""
     token = _token(name, rest, file)
     _, answer = reach(context).request("POST", "/v1/links", {"name": name, "token": token})
-    if json:
-        print_json(answer)
-    else:
-        typer.echo(f"{answer['name']}: joined {answer['server']}; it comes up within seconds: nexthop link ls")
+    tell(answer, f"{answer['name']}: joined {answer['server']}; it comes up within seconds: nexthop link ls", json=json)
 
 
 @app.command("rotate")
 def rotate(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="As `nexthop link ls` shows it.")],
-    rest: Annotated[
-        list[str] | None, typer.Argument(metavar="[-]", help="'-' for standard input, the default.")
-    ] = None,
-    file: Annotated[Path | None, typer.Option(help="A file that holds the token.", metavar="FILE")] = None,
+    rest: Rest = None,
+    file: File = None,
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Give a link another key, with the token that `gtund client rotate` printed. Connections through it live on."""
@@ -50,10 +46,8 @@ def rotate(
 
     token = _token(name, rest, file)
     _, answer = reach(context).request("PUT", f"/v1/links/{segment(name)}/key", {"token": token})
-    if json:
-        print_json(answer)
-    else:
-        typer.echo(f"{answer['name']}: has another key at {answer['server']}; the old one is good for nothing now")
+    line = f"{answer['name']}: has another key at {answer['server']}; the old one is good for nothing now"
+    tell(answer, line, json=json)
 
 
 def _token(name: str, rest: list[str] | None, file: Path | None) -> str:
@@ -85,13 +79,7 @@ def rm(
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Leave a link and delete its key. Refused while a CIDR goes via it."""
-    from api.client import segment  # noqa: PLC0415
-
-    reach(context).request("DELETE", f"/v1/links/{segment(name)}")
-    if json:
-        print_json({"name": name, "gone": True})
-    else:
-        typer.echo(f"{name}: gone")
+    take_away(context, "links", name, json=json)
 
 
 def _read_token(file: Path | None) -> str:

@@ -59,6 +59,22 @@ def print_json(answer: object) -> None:
     typer.echo(json.dumps(answer, indent=2))
 
 
+def tell(answer: object, line: str, *, json: bool) -> None:
+    """Print to stdout what was asked for: the document, or the line that says it."""
+    if json:
+        print_json(answer)
+    else:
+        typer.echo(line)
+
+
+def take_away(context: typer.Context, what: str, name: str, *, json: bool) -> None:
+    """Remove one of /v1/WHAT by its name, and tell."""
+    from api.client import segment  # noqa: PLC0415
+
+    reach(context).request("DELETE", f"/v1/{what}/{segment(name)}")
+    tell({"name": name, "gone": True}, f"{name}: gone", json=json)
+
+
 def say(text: str) -> None:
     """Print a line to stderr, without anything that could steer a terminal."""
     from api.render import clean  # noqa: PLC0415

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.shared import AsJson, group, print_json, reach
+from api.commands.shared import AsJson, group, reach, tell
 
 app = group("Route entries with our mark that nobody asked for.")
 
@@ -21,7 +21,4 @@ def rm(
     from api.client import segment  # noqa: PLC0415
 
     _, answer = reach(context).request("DELETE", f"/v1/strays/{segment(cidr)}")
-    if json:
-        print_json(answer)
-    else:
-        typer.echo(f"{answer['cidr']}: leaving")
+    tell(answer, f"{answer['cidr']}: leaving", json=json)

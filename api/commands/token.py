@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.commands.shared import AsJson, group, print_json, reach, say
+from api.commands.shared import AsJson, group, print_json, reach, say, take_away
 
 app = group("The tokens that let others use the API over TLS.")
 
@@ -53,13 +53,7 @@ def rm(
     json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Take a token back; it is refused from now on."""
-    from api.client import segment  # noqa: PLC0415
-
-    reach(context).request("DELETE", f"/v1/tokens/{segment(name)}")
-    if json:
-        print_json({"name": name, "gone": True})
-    else:
-        typer.echo(f"{name}: gone")
+    take_away(context, "tokens", name, json=json)
 
 
 def _until(token: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from api.commands.shared import AsJson, fail, print_json, reach
+from api.commands.shared import AsJson, fail, print_json, reach, say
 
 
 def restore(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT002
@@ -18,7 +18,9 @@ def restore(context: typer.Context, json: AsJson = False) -> None:  # noqa: FBT0
         print_json(answer)
     else:
         aside = f"; the damaged one is {answer['damaged']}" if answer["damaged"] else ""
-        typer.echo(f"restored {answer['cidrs']} CIDRs{aside}")
+        typer.echo(f"restored {answer['cidrs']} CIDRs and {answer['tokens']} tokens{aside}")
+        if answer["tokens"]:
+            say("see whether a token came back that had been taken away: nexthop token ls")
 
 
 def support_bundle(

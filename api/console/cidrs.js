@@ -15,8 +15,9 @@ import { mayWrite, read, subscribe } from "./store.js";
 export function mount() {
   subscribe(({ status }) => {
     if (!status?.cidrs) return;
-    const ready = status.cidrs.filter((cidr) => cidr.layers.kernel.state === "ok" && cidr.layers.cloud.state === "ok");
-    text(byId("cidrs-count"), status.cidrs.length ? `${ready.length} of ${status.cidrs.length} ready` : "");
+    const wanted = status.cidrs.filter((cidr) => cidr.phase === "present"); // as the verdict counts them
+    const ready = wanted.filter((cidr) => cidr.layers.kernel.state === "ok" && cidr.layers.cloud.state === "ok");
+    text(byId("cidrs-count"), status.cidrs.length ? `${ready.length} of ${wanted.length} ready` : "");
     keyed(byId("cidrs-list"), status.cidrs, (cidr) => cidr.cidr, row);
     const empty = byId("cidrs-empty");
     empty.hidden = status.cidrs.length > 0;

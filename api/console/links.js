@@ -61,7 +61,7 @@ function facts(link) {
     found.push(["RTT", milliseconds(link.rtt_ms)]);
     if (link.since) found.push(["Up for", span(Math.max(0, minute - link.since)), `since ${moment(link.since)}`]);
   } else if (link.since) {
-    found.push(["So for", span(Math.max(0, minute - link.since)), `since ${moment(link.since)}`]);
+    found.push([link.state === "down" ? "Down for" : "Trying for", span(Math.max(0, minute - link.since)), `since ${moment(link.since)}`]);
   }
   const { rx_bytes: received, tx_bytes: sent } = link.counters ?? {};
   if (received !== undefined) found.push(["Received", size(received)]);

@@ -6,6 +6,7 @@ A dump of what has not changed is the same bytes, so each message is decoded onc
 from __future__ import annotations
 
 import socket
+from enum import IntEnum
 from functools import lru_cache
 from ipaddress import ip_network
 from struct import Struct
@@ -15,14 +16,40 @@ from appliance.kernel.netlink import ACK, CREATE, EXCL, REPLACE, Message, attrib
 from appliance.kernel.state import PROTOCOL, Network, Route, one, route_of
 
 MAIN: Final = 254  # RT_TABLE_MAIN
-UNICAST: Final = 1
-UNREACHABLE: Final = 7
-_NEW, _DEL, _GET = 24, 25, 26  # RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE
-_DST, _OIF, _GATEWAY, _PRIORITY, _MULTIPATH, _TABLE, _VIA, _NEXTHOP = 1, 4, 5, 6, 9, 15, 18, 30
-_LINK, _NOWHERE = 253, 255  # RT_SCOPE_LINK, RT_SCOPE_NOWHERE
+UNICAST: Final = 1  # RTN_UNICAST
+UNREACHABLE: Final = 7  # RTN_UNREACHABLE
 _HEADER: Final = Struct("=BBBBBBBBI")  # family, lengths of dst and src, tos, table, protocol, scope, type, flags
 _U32: Final = Struct("=I")
 _CLONED: Final = 0x200  # RTM_F_CLONED: a cached exception, not a route
+
+
+class _Command(IntEnum):
+    """RTM_*."""
+
+    NEWROUTE = 24
+    DELROUTE = 25
+    GETROUTE = 26
+
+
+class _Attribute(IntEnum):
+    """enum rtattr_type_t, RTA_*."""
+
+    DST = 1
+    OIF = 4
+    GATEWAY = 5
+    PRIORITY = 6
+    MULTIPATH = 9
+    TABLE = 15
+    VIA = 18
+    NH_ID = 30
+
+
+class _Scope(IntEnum):
+    """enum rt_scope_t, RT_SCOPE_*."""
+
+    UNIVERSE = 0
+    LINK = 253
+    NOWHERE = 255
 
 
 class Entry(NamedTuple):
@@ -38,17 +65,17 @@ class Entry(NamedTuple):
 
 def dump(family: int) -> Message:
     """Return the question for a family's main table."""
-    return Message(_GET, 0, _HEADER.pack(family, 0, 0, 0, MAIN, 0, 0, 0, 0))
+    return Message(_Command.GETROUTE, 0, _HEADER.pack(family, 0, 0, 0, MAIN, 0, 0, 0, 0))
 
 
 def add(route: Route, index: int, *, replace: bool = False) -> Message:
     """Return the message that installs a route, for the device with this index (0: none)."""
-    return _message(_NEW, ACK | CREATE | (REPLACE if replace else EXCL), route, index)
+    return _message(_Command.NEWROUTE, ACK | CREATE | (REPLACE if replace else EXCL), route, index)
 
 
 def remove(route: Route, index: int) -> Message:
     """Return the message that removes a route of ours, and no other."""
-    return _message(_DEL, ACK, route, index)
+    return _message(_Command.DELROUTE, ACK, route, index)
 
 
 def family_of(network: Network) -> int:
@@ -59,10 +86,20 @@ def family_of(network: Network) -> int:
 def _message(command: int, flags: int, route: Route, index: int) -> Message:
     network = route.destination
     kind = UNREACHABLE if route.device is None else UNICAST
-    scope = _NOWHERE if command == _DEL else _LINK if index and network.version == 4 else 0
+    scope = (
+        _Scope.NOWHERE
+        if command == _Command.DELROUTE
+        else _Scope.LINK
+        if index and network.version == 4
+        else _Scope.UNIVERSE
+    )
     header = _HEADER.pack(family_of(network), network.prefixlen, 0, 0, MAIN, PROTOCOL, scope, kind, 0)
-    body = header + attribute(_DST, network.network_address.packed) + attribute(_PRIORITY, _U32.pack(route.metric))
-    return Message(command, flags, body + (attribute(_OIF, _U32.pack(index)) if index else b""))
+    body = (
+        header
+        + attribute(_Attribute.DST, network.network_address.packed)
+        + attribute(_Attribute.PRIORITY, _U32.pack(route.metric))
+    )
+    return Message(command, flags, body + (attribute(_Attribute.OIF, _U32.pack(index)) if index else b""))
 
 
 @lru_cache(maxsize=1 << 15)
@@ -83,9 +120,16 @@ def entry(body: bytes) -> Entry | None:
     """Return what a message of a dump says, None where it is not of the main table."""
     family, length, _, _, table, protocol, _, kind, flags = _HEADER.unpack_from(body)
     found = dict(attributes(body, _HEADER.size))
-    if (_U32.unpack(found[_TABLE])[0] if _TABLE in found else table) != MAIN or flags & _CLONED:
+    if (_U32.unpack(found[_Attribute.TABLE])[0] if _Attribute.TABLE in found else table) != MAIN or flags & _CLONED:
         return None
-    address = found.get(_DST) or bytes(4 if family == socket.AF_INET else 16)
-    metric, index = (_U32.unpack(found[kind])[0] if kind in found else 0 for kind in (_PRIORITY, _OIF))
-    direct = bool(index) and not found.keys() & {_GATEWAY, _MULTIPATH, _VIA, _NEXTHOP}
+    address = found.get(_Attribute.DST) or bytes(4 if family == socket.AF_INET else 16)
+    metric, index = (
+        _U32.unpack(found[kind])[0] if kind in found else 0 for kind in (_Attribute.PRIORITY, _Attribute.OIF)
+    )
+    direct = bool(index) and not found.keys() & {
+        _Attribute.GATEWAY,
+        _Attribute.MULTIPATH,
+        _Attribute.VIA,
+        _Attribute.NH_ID,
+    }
     return Entry(one(ip_network((address, length))), metric, index, kind, protocol, direct)

@@ -78,22 +78,26 @@ def link_devices(state: KernelState) -> tuple[str, ...]:
     return tuple(sorted(device.name for device in state.devices.values() if device.ours))
 
 
-def wanted(vpc: str | None, links: Iterable[str], *, v6: bool = False, conntrack: int = 0) -> tuple[Sysctl, ...]:
+def wanted(
+    vpc: str | None, links: Iterable[str], *, v6: bool = False, conntrack: int = 0, forwards: bool = True
+) -> tuple[Sysctl, ...]:
     """Return what must hold to forward between `vpc` and `links`. `v6`: an IPv6 CIDR is proxied.
 
+    `forwards`: whether packets may pass as yet; whether they may is left alone otherwise.
     `conntrack`: how many connections there must be room for, 0 for what the kernel chose. Four of them in a
     bucket are still quick; the kernel's own choice is one (nf_conntrack-sysctl.rst).
     A machine that forwards IPv6 takes no router advertisements unless accept_ra is 2 (ip-sysctl.rst): where the default
     route comes from those, the operator has to set that before.
     """
-    settings = [Sysctl("ipv4/ip_forward", "1")]  # first: writing it resets others to their defaults for a router
+    # First: writing it resets others to their defaults for a router.
+    settings = [Sysctl("ipv4/ip_forward", "1")] if forwards else []
     settings.append(Sysctl("ipv4/ping_group_range", "0 2147483647"))
     settings += [Sysctl(f"ipv4/conf/{name}/send_redirects", "0") for name in ("all", "default", vpc) if name]
     for link in links:
         settings.append(Sysctl(f"ipv4/conf/{link}/rp_filter", "2"))
         settings.append(Sysctl(f"ipv4/conf/{link}/ignore_routes_with_linkdown", "1"))
         settings.append(Sysctl(f"ipv6/conf/{link}/ignore_routes_with_linkdown", "1"))
-    if v6:
+    if v6 and forwards:
         settings.append(Sysctl("ipv6/conf/all/forwarding", "1"))
     if conntrack:
         settings.append(Sysctl("netfilter/nf_conntrack_max", str(conntrack), at_least=True))

@@ -1,10 +1,10 @@
 """The firewall in iptables-legacy, by python-iptables, and in ipset.
 
-Chains NEXTHOP-FORWARD, NEXTHOP-POSTROUTING and NEXTHOP-MANGLE, each hooked by one jump at the top of the built-in
-chain, so that a foreign FORWARD policy of DROP (Docker sets it) does not reach our traffic. A table is committed
-whole; between tables nat goes first, because a packet that is forwarded before MASQUERADE is there makes an un-NATed
-conntrack entry. Sets are filled before any rule refers to them, and lose what is too much when all else is done: while
-a CIDR changes its set it is in both, never in none.
+Chains NEXTHOP-FORWARD, NEXTHOP-INPUT, NEXTHOP-POSTROUTING and NEXTHOP-MANGLE, each hooked by one jump at the top of
+the built-in chain, so that a foreign FORWARD policy of DROP (Docker sets it) does not reach our traffic. A table is
+committed whole; between tables nat goes first, because a packet that is forwarded before MASQUERADE is there makes an
+un-NATed conntrack entry. Sets are filled before any rule refers to them, and lose what is too much when all else is
+done: while a CIDR changes its set it is in both, never in none.
 """
 
 from __future__ import annotations

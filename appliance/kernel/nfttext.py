@@ -14,11 +14,12 @@ _HOOKS: Final = {
     Chain.FORWARD: ("filter", "forward", -5),
     Chain.POSTROUTING: ("nat", "postrouting", 95),
     Chain.MANGLE: ("filter", "forward", -150),
+    Chain.INPUT: ("filter", "input", -5),
 }
 _NAMES: Final = {chain.value if chain is not Chain.MANGLE else "clamp": chain for chain in Chain}
 _VERDICTS: Final = {
     Action.ACCEPT: "accept",
-    Action.DROP: "drop",
+    Action.DROP: "counter drop",
     Action.RETURN: "return",
     Action.MASQUERADE: "masquerade",
     Action.CLAMP: "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu",
@@ -28,6 +29,7 @@ _UNREACHABLE: Final = {
     6: "reject with icmpv6 type addr-unreachable",
 }
 _TYPES: Final = {4: "ipv4_addr", 6: "ipv6_addr"}
+_ICMP: Final = {4: "icmp", 6: "ipv6-icmp"}
 _COMMENT: Final = "nexthop"
 
 
@@ -54,6 +56,8 @@ def _rule(line: Line) -> str:
     for name, field in ((line.destination, "daddr"), (line.source, "saddr")):
         if name:
             words.append(f"{'ip' if version_of(name) == 4 else 'ip6'} {field} @{name}")
+    if line.icmp:
+        words.append(f"meta l4proto {_ICMP[version_of(line.source)]}")
     if line.state is not State.ANY:
         words.append(f"ct state {line.state.value}")
     if line.action is Action.REJECT:
@@ -120,17 +124,24 @@ def _line(chain: Chain, rule: dict[str, Any]) -> Line | None:
         if not parts.get("destination", "").startswith(f"{_COMMENT}{_REJECTS[parts['action']]}"):
             return None
         parts |= {"action": Action.REJECT}
+    if "icmp" in parts:
+        if not parts.get("source", "").startswith(f"{_COMMENT}{parts['icmp']}"):
+            return None
+        parts |= {"icmp": True}
     return Line(chain, **parts)
 
 
 def _parts(expressions: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the fields of `Line` that these say, None where they say anything else."""
     parts: dict[str, Any] = {}
-    syn = 0
+    syn = counters = 0
     for expression in expressions:
         kind, value = next(iter(expression.items()))
         if kind == "match" and value in _SYN:
             syn += 1
+            continue
+        if kind == "counter":
+            counters += 1
             continue
         found = _matched(value) if kind == "match" else _verdict(kind, value)
         if found is None or found[0] in parts:
@@ -138,7 +149,9 @@ def _parts(expressions: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         parts[found[0]] = found[1]
     if isinstance(size := parts.get("action"), int):
         parts |= {"action": Action.SET_MSS, "size": size}
-    return parts if syn == (parts.get("action") in {Action.CLAMP, Action.SET_MSS}) else None
+    action = parts.get("action")
+    as_ours = syn == (action in {Action.CLAMP, Action.SET_MSS}) and counters == (action is Action.DROP)
+    return parts if as_ours else None
 
 
 _FLAGS: Final = {"payload": {"protocol": "tcp", "field": "flags"}}
@@ -148,6 +161,7 @@ _SYN: Final = tuple(
 )
 _MSS: Final = {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": {"rt": {"key": "mtu"}}}
 _FAMILY: Final = {"ip": 4, "ip6": 6}
+_PROTOCOLS: Final = {"icmp": 4, 1: 4, "ipv6-icmp": 6, "icmpv6": 6, 58: 6}  # by number without an /etc/protocols
 
 
 def _matched(match: dict[str, Any]) -> tuple[str, Any] | None:
@@ -161,6 +175,8 @@ def _matched(match: dict[str, Any]) -> tuple[str, Any] | None:
         return ("incoming" if key == "iifname" else "outgoing"), inverse + right
     if inverse:
         return None
+    if key == "l4proto":
+        return ("icmp", _PROTOCOLS[right]) if right in _PROTOCOLS else None
     if left == {"ct": {"key": "state"}}:
         held = frozenset([right] if isinstance(right, str) else right)
         states = {frozenset(state.value.split(",")): state for state in State if state is not State.ANY}

@@ -13,6 +13,7 @@ import ctypes
 import json
 import sys
 from ipaddress import ip_network
+from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from appliance.kernel.rules import Rules
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_IF_INET6: Final = Path("/proc/net/if_inet6")
 _CLONE_NEWNET: Final = 0x40000000  # uapi/linux/sched.h
 _CLONE_NEWUSER: Final = 0x10000000
 # uapi/linux/capability.h, uapi/linux/prctl.h
@@ -44,11 +46,13 @@ CASES: Final = {
     "MASQUERADE": Rules(masquerade=_V4, vpc="eth0"),
     "TCPMSS clamp-mss-to-pmtu": Rules(clamp=_DEVICE, vpc="eth0"),
     "TCPMSS of a CIDR": Rules(plain=_V4, mss=frozenset((net, device, 1300) for net, device in _V4), vpc="eth0"),
+    "guarding a tunnel": Rules(plain=_V4, vpc="eth0", guarded=_DEVICE, inbound=_DEVICE, own=_V4),
     "IPv6 accept of replies and drop of INVALID": Rules(plain=_V6, forward=_DEVICE, vpc="eth0"),
     "IPv6 accept and reject per CIDR": Rules(plain=_V6, vpc="eth0"),
     "IPv6 MASQUERADE": Rules(masquerade=_V6, vpc="eth0"),
     "IPv6 TCPMSS clamp-mss-to-pmtu": Rules(plain=_V6, clamp=_DEVICE, vpc="eth0"),
     "IPv6 TCPMSS of a CIDR": Rules(plain=_V6, mss=frozenset((net, device, 1300) for net, device in _V6), vpc="eth0"),
+    "IPv6 guarding a tunnel": Rules(plain=_V6, vpc="eth0", guarded=_DEVICE, inbound=_DEVICE, own=_V6, six=True),
 }
 
 
@@ -65,7 +69,10 @@ def verdict(name: str) -> dict[str, str | None]:
 def words(name: str) -> dict[str, str | None]:
     """Put every case into words, without the kernel."""
     firewall = backend(name)
-    return {case: _failure(firewall.spell, rules) for case, rules in CASES.items()}
+    found = {case: _failure(firewall.spell, rules) for case, rules in CASES.items()}
+    if not _IF_INET6.exists():
+        found |= {case: "this machine has no IPv6" for case in CASES if case.startswith("IPv6")}
+    return found
 
 
 def _failure(attempt: Callable[[Rules], None], rules: Rules) -> str | None:

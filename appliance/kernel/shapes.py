@@ -24,7 +24,8 @@ _STATES: Final = {State.INVALID: "INVALID", State.ESTABLISHED: "RELATED,ESTABLIS
 _KINDS: Final = (
     (Action.DROP, State.INVALID),
     (Action.ACCEPT, State.ESTABLISHED),
-    *((action, State.ANY) for action in Action if action is not Action.DROP),
+    (Action.RETURN, State.ESTABLISHED),
+    *((action, State.ANY) for action in Action),
 )
 _TCPMSS: Final = frozenset({Action.CLAMP, Action.SET_MSS})
 _SOME_MSS: Final = 1300  # of the shape; a rule's own is stamped over it

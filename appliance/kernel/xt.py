@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _INV_IN, _INV_OUT = 0x01, 0x02  # IPT_INV_VIA_IN, IPT_INV_VIA_OUT
+_ICMP: Final = {4: 1, 6: 58}  # IPPROTO_ICMP, IPPROTO_ICMPV6
+_CARES: Final = 0x01  # IP6T_F_PROTO: the rule is about one protocol, which IPv4's says by naming one
 _NAME: Final = slice(2, 31)  # of a match and of a target: u16 size, char name[29], u8 revision, then its parameters
 _REVISION: Final = 31
 _HEAD: Final = 32
@@ -79,7 +81,7 @@ def name_target(raw: bytes, version: int, target: bytes) -> bytes:
 
 
 def stamp(template: bytes, line: Line, version: int, indexes: Mapping[str, int]) -> bytes:
-    """Return the template with `line`'s devices in its header, its sets as matches, its size in a TCPMSS target.
+    """Return the template with `line`'s devices and protocol in its header, its sets as matches, and its size.
 
     `indexes`: by which number the kernel knows each set.
     """
@@ -89,8 +91,12 @@ def stamp(template: bytes, line: Line, version: int, indexes: Mapping[str, int])
     incoming, incoming_mask = _device(line.incoming)
     outgoing, outgoing_mask = _device(line.outgoing)
     anywhere = [bytes(layout.bits // 8)] * 4
-    header = layout.header.pack(*anywhere, incoming, outgoing, incoming_mask, outgoing_mask, *fields[8:-1], inverse)
-    sets = [_set(indexes[name], flags) for name, flags in ((line.destination, 0), (line.source, _SOURCE)) if name]
+    protocol, *flags = fields[8:-1]
+    if line.icmp:
+        protocol, flags[-1] = _ICMP[version], flags[-1] | (_CARES if version == 6 else 0)
+    masks = (incoming, outgoing, incoming_mask, outgoing_mask)
+    header = layout.header.pack(*anywhere, *masks, protocol, *flags, inverse)
+    sets = [_set(indexes[name], side) for name, side in ((line.destination, 0), (line.source, _SOURCE)) if name]
     grown = sum(map(len, sets))
     end, total = _OFFSETS.unpack_from(template, layout.offsets)
     fixed = header + template[layout.header.size : layout.offsets] + _OFFSETS.pack(end + grown, total + grown)

@@ -24,8 +24,14 @@ from appliance.kernel.rules import Chain
 LOCK: Final = Path("/run/xtables.lock")  # XT_LOCK_NAME, iptables/xshared.h
 LOCK_WAIT: Final = 2.0  # seconds
 NAMES: Final = Path("/proc/thread-self/net/ip_tables_names")  # x_tables.c: 0440
-TABLES: Final = {Chain.POSTROUTING: "nat", Chain.MANGLE: "mangle", Chain.FORWARD: "filter"}  # in order of writing
-HOOKS: Final = {Chain.POSTROUTING: "POSTROUTING", Chain.MANGLE: "FORWARD", Chain.FORWARD: "FORWARD"}
+# In order of writing.
+TABLES: Final = {Chain.POSTROUTING: "nat", Chain.MANGLE: "mangle", Chain.FORWARD: "filter", Chain.INPUT: "filter"}
+HOOKS: Final = {
+    Chain.POSTROUTING: "POSTROUTING",
+    Chain.MANGLE: "FORWARD",
+    Chain.FORWARD: "FORWARD",
+    Chain.INPUT: "INPUT",
+}
 
 # "It is not there", so that naming a target does not open every table to see whether it is a chain of one of them.
 for _class in (iptc.Table, iptc.Table6):

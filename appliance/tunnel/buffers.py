@@ -10,26 +10,32 @@ from typing import Final
 
 from . import frame
 
+_PREFIX: Final = frame.PACKET
+_PREFIX_SIZE: Final = frame.PACKET.size
 CAPACITY: Final = frame.LARGEST_BATCH
 
 
 class Batch:
-    """Packets that will be sealed as one record. `since`: when its first packet came, in seconds."""
+    """Packets that will be sealed as one record. `since`: when its first packet came, in seconds.
 
-    __slots__ = ("length", "memory", "packets", "since")
+    `place`: where the first packet goes.
+    """
+
+    __slots__ = ("length", "memory", "packets", "place", "since")
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(CAPACITY))
+        self.place = self.memory[frame.PACKET.size :]
         self.length = 0
         self.packets = 0
         self.since = 0.0
 
     def put(self, shape: int, segment: int, length: int, now: float) -> None:
         """Account for a packet of `length` bytes that already stands behind its prefix's place."""
-        frame.PACKET.pack_into(self.memory, self.length, shape << 24 | length, segment)
+        _PREFIX.pack_into(self.memory, self.length, shape << 24 | length, segment)
         if not self.packets:
             self.since = now
-        self.length += frame.PACKET.size + length
+        self.length += _PREFIX_SIZE + length
         self.packets += 1
 
     @property
@@ -59,10 +65,6 @@ class Batch:
         self.memory[:rest] = bytes(self.memory[first : self.length])
         self.length, self.packets = rest, self.packets - 1
 
-    def clear(self) -> None:
-        """Make it empty."""
-        self.length = self.packets = 0
-
 
 class Pool:
     """Batches to use again, so that the packet path allocates nothing."""
@@ -77,6 +79,6 @@ class Pool:
 
     def give(self, batch: Batch) -> None:
         """Take back one that is done with."""
-        batch.clear()
+        batch.length = batch.packets = 0
         if len(self._free) < self._keep:
             self._free.append(batch)

@@ -21,7 +21,7 @@ from .allow import Sources
 from .buffers import Pool
 from .copies import Losses, Ticket, Tickets
 from .datagram import Datagram
-from .liveness import DEAD_AFTER, Liveness
+from .liveness import Liveness
 from .session import Mode
 from .stream import LONG, Stream
 
@@ -29,6 +29,9 @@ Channel = Stream | Datagram
 
 _DATAGRAM_PROBE: float = 0.25
 """Seconds: the datagram channel's probes also carry what shrinks units under loss."""
+
+_CONNECTS_WITHIN: float = 10.0
+"""Seconds until the first connection: a client sets up its device, which may have to start, before it opens one."""
 
 _FORGET_AFTER: float = 10.0
 """Seconds for which a past epoch's keys are kept: far more than a datagram is under way."""
@@ -52,9 +55,10 @@ class Session:
         gso, probes = bool(message.get("gso", True)), Liveness(now, _DATAGRAM_PROBE)
         self.datagram = Datagram(self.keys, self.direction, pool, probes, counters, gso=gso)
         self._mode = Mode(message["mode"])
+        self._datagrams, self._tcp_too = self._mode is not Mode.STREAM, self._mode is Mode.DATAGRAM
         self._slots: list[Stream | None] = [None] * message["connections"]
         self._numbers: dict[Stream, int] = {}
-        self._connect_by = now + DEAD_AFTER
+        self._connect_by = now + _CONNECTS_WITHIN
         self._tickets, self._losses = Tickets(), Losses()
         self._copies, self._look_at = False, 0.0
 
@@ -116,9 +120,9 @@ class Session:
         """Return the channels that carry."""
         return self._all() if self.datagram.usable else tuple(self._numbers)
 
-    def choose(self, flow: int, tcp: bool) -> Channel | None:  # noqa: FBT001 - called for every packet
+    def choose(self, flow: int, tcp: bool, now: float) -> Channel | None:  # noqa: FBT001 - called for every packet
         """Return a flow's channel: for a stream always its own slot, any other while that is missing."""
-        if self._mode is not Mode.STREAM and not (tcp and self._mode is Mode.HYBRID) and self.datagram.usable:
+        if (self._tcp_too if tcp else self._datagrams) and now < self.datagram.usable_until:
             return self.datagram
         slots = self._slots
         return slots[flow % len(slots)] or next(iter(self._numbers), None)
@@ -126,15 +130,16 @@ class Session:
     def spread(
         self, flow: int, outlet: object, length: int, now: float
     ) -> tuple[Ticket | None, tuple[Channel, ...]] | None:
-        """Return the connections that copies of a TCP packet go over, and its ticket.
+        """Return the channels that copies of a TCP packet go by, and its ticket.
 
         Without a ticket it goes one way that is its own; with None, where `choose` says.
         """
         if outlet is self.datagram or len(self._numbers) <= 1 or not (self._lossy(now) or flow in self._tickets):
             return None
-        if (ticket := self._tickets.draw(flow, length, now)) is not None:
-            return ticket, tuple(self._numbers)
-        return None, (self._tickets.way(flow, self._numbers, _rate, now),)
+        beside = (self.datagram,) if self._mode is not Mode.STREAM and self.datagram.usable else ()
+        ticket, everywhere = self._tickets.draw(flow, length, now, beside=bool(beside))
+        ways = tuple(self._numbers) if everywhere else (self._tickets.way(flow, self._numbers, _rate, now),)
+        return ticket, ways if ticket is None else (*beside, *ways)
 
     def _lossy(self, now: float) -> bool:
         """Tell whether the line is long and loses segments, or may."""

@@ -1,7 +1,9 @@
 """Whom gtund lets in: one small file per client, which is also its lease.
 
 A client keeps its address for as long as it is registered, so connections through it survive any restart. Of a key and
-of a join secret only the SHA-256 is kept. Files are read anew each time: `gtund client rm` needs no running gtund.
+of a join secret only the SHA-256 is kept. Files are read anew each time: `gtund client rm` needs no running gtund. Who
+changes one holds the directory's lock. A file that cannot be understood costs its client, not the others: it is let in
+no more, but its session, its device and its lease stay until somebody restores or removes the file.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +23,8 @@ from typing import Final
 
 from .identity import write_private
 from .token import NAME
+
+log = logging.getLogger(__name__)
 
 Network = IPv4Network | IPv6Network
 
@@ -44,6 +49,10 @@ class BadName(ValueError):
 
 class BadPrefix(ValueError):
     """That network cannot lie behind a client."""
+
+
+class DamagedClient(ValueError):
+    """A client's file is not one that we wrote; the message says what to do."""
 
 
 class PoolEmpty(ValueError):
@@ -88,11 +97,22 @@ class Registry:
         self._subnet, self._gateway, self._first = subnet, gateway, first
 
     def all(self) -> tuple[Client, ...]:
-        """Return every client, by name."""
-        return tuple(self.get(path.stem) for path in sorted(self._directory.glob("*.json")))
+        """Return every client, by name, but for those whose files cannot be understood."""
+        found = []
+        for name in self.names():
+            with suppress(UnknownClient):  # removed a moment ago
+                try:
+                    found.append(self.get(name))
+                except DamagedClient as error:
+                    log.error("%s", error)
+        return tuple(found)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the name of every client, in order."""
+        return tuple(sorted(path.stem for path in self._directory.glob("*.json") if NAME.fullmatch(path.stem)))
 
     def get(self, name: str) -> Client:
-        """Return one client; raise `UnknownClient`."""
+        """Return one client; raise `UnknownClient` or `DamagedClient`."""
         if not NAME.fullmatch(name):
             raise UnknownClient(name)
         try:
@@ -100,11 +120,15 @@ class Registry:
             return Client(**{**fields, "prefixes": tuple(fields.get("prefixes", ()))})
         except FileNotFoundError:
             raise UnknownClient(name) from None
+        except (ValueError, TypeError, AttributeError):
+            text = f"{self._path(name)} is damaged: restore it from a backup, or `gtund client rm {name}` and join anew"
+            raise DamagedClient(text) from None
 
     def add(self, name: str, now: float, prefixes: tuple[Network, ...] = ()) -> tuple[Client, bytes]:
         """Register a client and give it an address; return it and the join secret, which is not kept.
 
-        `prefixes`: networks behind it that it may send from. Raise `BadName`, `ClientExists`, `BadPrefix`, `PoolEmpty`.
+        `prefixes`: networks behind it that it may send from. Raise `BadName`, `ClientExists`, `BadPrefix`, `PoolEmpty`,
+        or `DamagedClient` where it cannot be told which addresses are taken.
         """
         if not NAME.fullmatch(name):
             raise BadName(f"{name!r} cannot be a client's name: 1 to 11 of a-z, 0-9 and -, a letter first")
@@ -132,8 +156,13 @@ class Registry:
 
     def remove(self, name: str) -> None:
         """Forget a client; raise `UnknownClient`."""
-        self.get(name)
-        self._path(name).unlink(missing_ok=True)
+        if not NAME.fullmatch(name):
+            raise UnknownClient(name)
+        with self._locked():  # not while somebody enrols: that would bring it back
+            try:
+                self._path(name).unlink()
+            except FileNotFoundError:
+                raise UnknownClient(name) from None
 
     def admit(self, name: str, key: bytes, join: bytes, now: float) -> Client | None:
         """Return the client if the key is its own, or if the join secret lets this key become its own; else None.
@@ -144,6 +173,9 @@ class Registry:
             client = self.get(name)
         except UnknownClient:
             client = Client(name, "")  # compare all the same, so that the time taken tells nobody which names exist
+        except DamagedClient as error:
+            log.error("client %s is not let in: %s", name, error)
+            client = Client(name, "")
         if hmac.compare_digest(client.key_sha256, _sha256(key)):
             return client
         if not _fresh(client, join, now) or len(key) < LEAST_KEY:
@@ -178,14 +210,16 @@ class Registry:
         They go round, since the kernel remembers connections for days: who gets an address that was just given back
         would be sent answers to what the one before had asked.
         """
-        taken = {client.address for client in self.all()} | {str(self._gateway)}
+        taken = {self.get(name).address for name in self.names()} | {str(self._gateway)}
         first, end = int(self._first), int(self._subnet.broadcast_address)
         turn = self._directory / ".next"
-        begin = int(turn.read_text()) if turn.exists() else first
+        begin = first
+        with suppress(FileNotFoundError, ValueError):  # what cannot be read is where we begin
+            begin = int(turn.read_bytes())
         begin = begin if first <= begin < end else first
         for number in (*range(begin, end), *range(first, begin)):
             if str(IPv4Address(number)) not in taken:
-                turn.write_text(str(number + 1))
+                write_private(turn, str(number + 1).encode())
                 return IPv4Address(number)
         raise PoolEmpty(f"every address of {self._subnet} from {self._first} on is leased: remove a client")
 

@@ -99,7 +99,12 @@ class GtundConfig:
 
 def read_link(path: Path) -> LinkConfig:
     """Read a link's file; raise `ConfigError`."""
-    link = _section(path, load(path), "link", LinkConfig)
+    return link_from(_text(path), path)
+
+
+def link_from(text: str, path: Path) -> LinkConfig:
+    """Return the link of which this is the text of the file; raise `ConfigError`."""
+    link = _section(path, _tables(text, path), "link", LinkConfig)
     if not NAME.fullmatch(link.name):
         raise ConfigError(f"{path}: [link] name = {link.name!r}: 1 to 11 of a-z, 0-9 and -, a letter first")
     host_and_port(link.server, f"{path}: [link] server")
@@ -118,7 +123,12 @@ def read_link(path: Path) -> LinkConfig:
 
 def read_gtund(path: Path) -> GtundConfig:
     """Read gtund.toml; raise `ConfigError`."""
-    tables = load(path)
+    return gtund_from(_text(path), path)
+
+
+def gtund_from(text: str, path: Path) -> GtundConfig:
+    """Return what this text of a gtund.toml says; raise `ConfigError`."""
+    tables = _tables(text, path)
     server = _section(path, tables, "server", ServerConfig)
     host_and_port(server.listen, f"{path}: [server] listen")
     if server.public:
@@ -145,13 +155,24 @@ def host_and_port(text: str, where: str) -> tuple[str, int]:
 
 def load(path: Path) -> dict[str, Any]:
     """Return the file's tables; raise `ConfigError`."""
+    return _tables(_text(path), path)
+
+
+def _text(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_text())
+        return path.read_text()
     except FileNotFoundError:
         raise ConfigError(f"{path} is not there") from None
     except PermissionError:
         raise ConfigError(f"{path} cannot be read by this user") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _tables(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 

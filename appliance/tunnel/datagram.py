@@ -10,7 +10,6 @@ today may pass tomorrow.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
 import socket
@@ -20,39 +19,27 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from . import frame, keys, segment, unit, virtio
+from . import arrivals, frame, keys, segment, udp, unit, virtio
+from .blackhole import BlackHole, next_smaller
 from .buffers import Batch, Pool
 from .fairqueue import FairQueue
-from .liveness import Liveness
+from .liveness import PROBE, Liveness, sent_at
 from .loss import Loss
 from .pacing import Pacing
 
-_SOL_UDP: Final = 17
-_UDP_SEGMENT: Final = 103
-_UDP_GRO: Final = 104
-_IP_MTU_DISCOVER: Final = 10
-_IP_PMTUDISC_DO: Final = 2
-_IP_MTU: Final = 14
-_IPV6_MTU_DISCOVER: Final = 23
-_IPV6_MTU: Final = 24
 _MOST_SEGMENTS: Final = 44
 """In one send: 44 full datagrams fill the 64 KiB that an IP packet may have."""
 
-_SOCKET_BUFFER: Final = 8 << 20
-_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
-_RCVBUFFORCE: Final = 33
 _USABLE: Final = 1.0
 """Seconds of silence after which packets take another way; four probes have then gone unanswered."""
 
 _RENEW_AFTER: Final = 2.0
 
+_CALM: Final = 0.0002
+"""Seconds without a datagram after which one is expected to be alone."""
+
+_DATA: Final = int(frame.Kind.DATA)
 _READS: Final = 8
-_MOST_RECEIVED: Final = 128
-"""Datagrams in one read; the kernel joins no more than 64 KiB of them."""
-
-_ALONE: Final = 32
-"""Reads of one datagram each after which no memory is laid out for more: what nobody joins should not cost that."""
-
 _WITHHELD: Final = 50
 """Of so many units one is told to be lost while parts are being forged."""
 
@@ -61,7 +48,7 @@ _MOST_URGENT: Final = 64
 
 _REPORT: Final = struct.Struct("!QQ")
 _PIECES: Final = 2
-"""Of one datagram, as `unit.cut` lays them out."""
+"""Of one datagram, as `unit.Cuts` lays them out."""
 
 
 class Datagram:
@@ -81,6 +68,7 @@ class Datagram:
         self.queue = FairQueue(pool, counters)
         self.liveness = liveness
         self.fd = -1
+        self.usable_until = 0.0
         self._sock: socket.socket | None = None
         self._pool, self._counters, self._gso, self._mtu = pool, counters, gso, mtu
         self._sealer = unit.Sealer(session, direction)
@@ -88,45 +76,31 @@ class Datagram:
         self._session_id = session.session_id
         self._reassembly = unit.Reassembly()
         self._contradicted = self._withheld = 0
+        self._holes = BlackHole()
         self._told = (-1, 0)  # at the last echo: the newest unit, and how many parts had been forged
-        self._urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
+        self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
-        self._part = 0
-        self._spill = memoryview(bytearray(1 << 16))
-        self._scattered: list[memoryview] = []
-        self._short: list[memoryview] = []
-        self._alone = 0
-        self._expect(mtu - 28 - unit.OVERHEAD)
+        self._read_at = 0.0
+        self._arrivals = arrivals.Arrivals(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = unit.Sizing(), Loss()
         self._pacing = Pacing()
         self.resume_at = 0.0
         self._sent, self._reported_at = 0, time.monotonic()
         self._units: Iterator[memoryview] = iter(())
-        self._unsent: deque[list[bytes | memoryview]] = deque()
-        self._waiting = False
+        self._spare = False
+        self._unsent: deque[list[memoryview]] = deque()
+        self.waiting = False
 
     def attach(self, sock: socket.socket) -> None:
         """Use this connected socket from now on."""
         if self._sock is not None:
             self._sock.close()
-        sock.settimeout(0)
-        for forced, option in ((_SNDBUFFORCE, socket.SO_SNDBUF), (_RCVBUFFORCE, socket.SO_RCVBUF)):
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER)
-            except OSError:  # without the right to, as much as the machine allows
-                sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
-        with contextlib.suppress(OSError):
-            sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-        # A socket for both versions speaks IPv4 with a peer whose address is mapped, and then takes IPv4's options.
-        self._v6 = sock.family == socket.AF_INET6 and not sock.getpeername()[0].startswith("::ffff:")
-        if self._v6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
-        self._sock, self.fd, self._waiting = sock, sock.fileno(), False
+        udp.prepare(sock)
+        self._sock, self.fd, self.waiting = sock, sock.fileno(), False
+        self._holes = BlackHole()
         self._attached_at = time.monotonic()
-        self._set_mtu(self._mtu)
+        self._set_mtu(sock, self._mtu)
 
     def install(self, session: keys.Session) -> None:
         """Be ready to open what is sealed in this epoch."""
@@ -148,7 +122,7 @@ class Datagram:
     @property
     def usable(self) -> bool:
         """Return whether packets should go this way: a probe came back, and not long ago."""
-        return self._sock is not None and self.liveness.alive and self.liveness.silence(time.monotonic()) < _USABLE
+        return time.monotonic() < self.usable_until
 
     @property
     def state(self) -> dict[str, float | int | None]:
@@ -165,7 +139,19 @@ class Datagram:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
         if kind is frame.Kind.ECHO:
             payload += self._taken()
-        self._urgent.append((kind, payload))
+        else:
+            payload = self._stretched(payload)
+        self.urgent.append((kind, payload))
+
+    def _stretched(self, probe: bytes) -> bytes:
+        """Return a probe, perhaps so long that its echo is a full datagram; before that, heed what is known so far."""
+        now = sent_at(probe)
+        if self._sock is not None and self._holes.swallows(now):
+            self._counters["path_mtu_lowered"] += 1
+            self._set_mtu(self._sock, next_smaller(self._mtu))
+        full = self._holes.full(suspected=self._loss.ratio > unit.Sizing.TOLERATED)
+        self._holes.sent(now, full=full)
+        return probe.ljust(self._sizing.smallest - _REPORT.size, b"\0") if full else probe
 
     def _taken(self) -> bytes:
         """Return what the peer is told of its units. Where parts are being forged, a few count as lost.
@@ -182,7 +168,12 @@ class Datagram:
         """Take an echo: the round trip, and what the peer tells of what arrived."""
         if len(payload) <= _REPORT.size:
             return
-        self.liveness.echoed(payload[: -_REPORT.size], now)
+        probe = payload[: -_REPORT.size][:PROBE]
+        if len(probe) == PROBE:
+            self._holes.echoed(sent_at(probe))
+        self.liveness.echoed(probe, now)
+        if self._sock is not None and self.liveness.alive:
+            self.usable_until = now + _USABLE - self.liveness.silence(now)
         sent, taken = _REPORT.unpack(payload[-_REPORT.size :])
         if self.liveness.latest is not None:
             share = self._sizing.arrived(sent, taken)
@@ -200,12 +191,7 @@ class Datagram:
         """
         if self._sock is None or now - self._attached_at < _RENEW_AFTER or self.usable:
             return None
-        try:
-            sock = socket.socket(self._sock.family, socket.SOCK_DGRAM)
-            sock.connect(self._sock.getpeername())
-        except OSError:
-            return None
-        return sock
+        return udp.again(self._sock)
 
     # --- out -------------------------------------------------------------------------------------------------------
 
@@ -218,8 +204,8 @@ class Datagram:
         return True
 
     def _seal_next(self) -> bool:
-        if self._urgent:
-            kind, plain = self._urgent.popleft()
+        if self.urgent:
+            kind, plain = self.urgent.popleft()
             self._seal(kind, plain)
             return True
         now = time.monotonic()
@@ -229,21 +215,29 @@ class Datagram:
         while (part := next(self._units, None)) is None:
             if (batch := self.queue.pop(now)) is None:
                 return False
+            self._spare = batch.memory[0] & frame.COPY != 0
             self._units = self._units_of(batch)
-        self._seal(frame.Kind.DATA, part)
+        self._seal(_DATA, part, spare=self._spare)
         return True
 
     def _units_of(self, batch: Batch) -> Iterator[memoryview]:
-        """Yield a batch in units of the size that the path bears, then let it be used again."""
+        """Yield a batch in units of the size that the path bears, then let it be used again.
+
+        One that bears losses, since spare parts go with it, is not cut.
+        """
         whole = batch.memory[: batch.length]
-        yield from (whole,) if batch.length <= self._sizing.limit else _smaller(whole, self._sizing.limit)
+        fits = self._spare or batch.length <= self._sizing.limit
+        yield from (whole,) if fits else _smaller(whole, self._sizing.limit)
         self._pool.give(batch)
 
-    def _seal(self, kind: frame.Kind, plain: memoryview | bytes) -> None:
+    def _seal(self, kind: int, plain: memoryview | bytes, *, spare: bool = False) -> None:
         prefix, length = self._sealer.seal(kind, plain, self._sealed)
         self._sent += length
         self._pacing.sent(length)
-        self._unsent.extend(unit.cut(prefix, self._sealed[:length], self._part, _MOST_SEGMENTS if self._gso else 1))
+        most = _MOST_SEGMENTS if self._gso else 1
+        self._unsent.extend(self._cuts.of(prefix, length, most))
+        if spare:
+            self._unsent.extend(self._cuts.spares(prefix, length, most))
 
     def _push(self) -> bool:
         """Send the sealed unit; return False if the socket takes no more now. An error costs the unit."""
@@ -263,75 +257,49 @@ class Datagram:
     def _failed(self, sock: socket.socket, error: OSError) -> None:
         self._counters["drop_send"] += 1
         if error.errno == errno.EMSGSIZE:  # the path takes less, and the kernel knows how much
-            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if self._v6 else (socket.IPPROTO_IP, _IP_MTU)
-            self._set_mtu(min(self._mtu, sock.getsockopt(level, option)))
+            self._set_mtu(sock, min(self._mtu, udp.path_mtu(sock)))
         elif error.errno in {errno.EIO, errno.EINVAL}:  # this kernel or device does not cut for us
             self._gso = False
 
-    def _set_mtu(self, mtu: int) -> None:
+    def _set_mtu(self, sock: socket.socket, mtu: int) -> None:
         self._mtu = mtu
-        self._part = mtu - (48 if self._v6 else 28) - unit.OVERHEAD
-        self._ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", self._part + unit.OVERHEAD))]
-        self._sizing.smallest = self._part - frame.TAG
+        part = mtu - udp.headers(sock) - unit.OVERHEAD
+        self._cuts = unit.Cuts(self._sealed, part)
+        self._ancillary = udp.cut_into(part + unit.OVERHEAD)
+        self._sizing.smallest = part - frame.TAG
 
     def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
         """Have the loop woken, or not, when the socket takes datagrams again."""
-        if wanted != self._waiting:
-            self._waiting = wanted
-            epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
+        self.waiting = wanted
+        epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
     # --- in --------------------------------------------------------------------------------------------------------
 
     def receive(self) -> Iterator[tuple[int, memoryview]]:
         """Read a little and yield what units became whole; each is borrowed until the next one is asked for."""
-        for _ in range(_READS):
+        now = time.monotonic()
+        calm, self._read_at = now - self._read_at > _CALM, now
+        for _ in range(1 if calm else _READS):
             if self._sock is None:
                 return
             try:
-                layout = self._scattered if self._alone < _ALONE else self._short
-                length, ancillary, _, _ = self._sock.recvmsg_into(layout, 64)
+                came = self._arrivals.read(self._sock)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an ICMP error that came back: silence is judged elsewhere
-            size = length
-            for level, kind, data in ancillary:
-                if (level, kind) == (_SOL_UDP, _UDP_GRO):
-                    size = struct.unpack_from("=i", data)[0]
-            self._alone = self._alone + 1 if length == size else 0
-            yield from self._sort(length, size, layout)
-
-    def _sort(self, length: int, size: int, layout: list[memoryview]) -> Iterator[tuple[int, memoryview]]:
-        """Take `length` bytes of datagrams of `size` bytes each, the last one perhaps shorter."""
-        step = unit.OVERHEAD + self._expected
-        if length > step and (size != step or layout is self._short):
-            # The peer's datagrams are not of the size that was laid out for: put them straight, and expect these next.
-            straight = memoryview(b"".join(layout)[:length])
-            if size > unit.OVERHEAD and size != step:
-                self._expect(size - unit.OVERHEAD)
-            for start in range(0, length, size):
-                yield from self.take(straight[start : start + size])
-            return
-        count = -(-length // step)
-        parts = self._parts[: length - count * unit.OVERHEAD]
-        heads = bytes(self._heads[: count * unit.OVERHEAD])
-        place = unit.read(heads, min(self._expected, len(parts)))
-        if place is not None and (count == 1 or unit.run(heads, place)):
-            yield from self._add(place, count, parts)
-            return
-        for number in range(count):
-            part = parts[number * self._expected : (number + 1) * self._expected]
-            place = unit.read(heads[number * unit.OVERHEAD :], len(part))
-            yield from self._add(place, 1, part)
+            for arrival in came:
+                yield from self._add(*arrival)
 
     def take(self, datagram: memoryview) -> Iterator[tuple[int, memoryview]]:
         """Take one datagram; yield the unit that it completes, if it does and is authentic."""
-        part = datagram[unit.OVERHEAD :]
-        yield from self._add(unit.read(datagram, len(part)), 1, part)
+        yield from self._add(*arrivals.alone(datagram))
 
     def _add(self, place: unit.Place | None, count: int, parts: memoryview) -> Iterator[tuple[int, memoryview]]:
         if place is None or place.session_id != self._session_id:
             self._counters["drop_malformed" if place is None else "drop_stray"] += 1
+            return
+        if place.spare and not self._opener.window.fresh(place.counter):  # it was not needed
             return
         sealed = self._reassembly.add(place, count, parts, time.monotonic())
         if self._reassembly.contradictions > self._contradicted:
@@ -351,23 +319,11 @@ class Datagram:
             self._reassembly.done(place)
         yield place.kind, self._plain[:length]
 
-    def _expect(self, part: int) -> None:
-        """Lay memory out so that the kernel puts the parts of a unit, cut into `part` bytes, one behind the other."""
-        most = min(_MOST_RECEIVED, -(-(1 << 16) // (part + unit.OVERHEAD)))
-        self._expected, self._alone = part, 0
-        self._heads = memoryview(bytearray(most * unit.OVERHEAD))
-        self._parts = memoryview(bytearray(most * part))
-        self._scattered = []
-        for number in range(most):
-            self._scattered.append(self._heads[number * unit.OVERHEAD : (number + 1) * unit.OVERHEAD])
-            self._scattered.append(self._parts[number * part : (number + 1) * part])
-        self._short = [*self._scattered[:2], self._spill]
-
     def close(self) -> None:
         """End it."""
         if self._sock is not None:
             self._sock.close()
-            self._sock = None
+            self._sock, self.usable_until = None, 0.0
 
 
 def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:
@@ -385,7 +341,7 @@ def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:
 
 def _single(batch: memoryview, limit: int) -> Iterator[tuple[int, int, bytearray | memoryview]]:
     for shape, size, packet in frame.packets(batch):
-        if shape & virtio.SEGMENTED and len(packet) > limit:
+        if shape & virtio.SEGMENTED and not shape & frame.COPY and len(packet) > limit:
             for piece_shape, piece in segment.split(shape, size, packet):
                 yield piece_shape, 0, piece
         else:

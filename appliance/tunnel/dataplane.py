@@ -92,6 +92,21 @@ class Over:
 Report = Alive | Ready | Lost | Roamed | Over
 
 
+def give_way() -> None:
+    """Have the scheduler never put this process in the place of one that runs, when it wakes (sched(7), SCHED_BATCH).
+
+    It gets its share all the same, a moment later and more at a time; a data plane works best undisturbed.
+    """
+    with contextlib.suppress(OSError):  # a unit's filter may forbid it: then it disturbs
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _go_first(pid: int) -> None:
+    """Have a child not inherit that."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
+
+
 class WorkerDied(Exception):
     """The data plane's process is gone, and its TUN with it."""
 
@@ -109,6 +124,7 @@ class DataPlane:
         self.died = False
         self.answered_at = time.monotonic()
         self._answered, self._gso = answered, gso
+        self._awake = asyncio.Event()
         self._inboxes: dict[bytes, asyncio.Queue[Report | None]] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._socket, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -123,11 +139,19 @@ class DataPlane:
                 *(sys.executable, "-m", orphan.WORKER, str(fd), str(os.getpid())), pass_fds=(fd,)
             )
             self._theirs.close()
+            _go_first(self._process.pid)
             self._order({"do": "device"}, [device.fd])
         finally:
             # Only the worker may hold it: the carrier falls with the last descriptor.
             os.close(device.fd)
         asyncio.get_running_loop().add_reader(self._socket, self._listen)
+
+    async def awake(self) -> None:
+        """Return once the worker works, or is gone. It starts in 0.1 s, on a slow machine that just boots in several.
+
+        A connection that it is handed before that answers no probe, and the other end would take it for dead.
+        """
+        await self._awake.wait()
 
     async def _attach(self) -> tun.Tun:
         """Open the TUN; a predecessor's data plane may need a moment to die, or some help."""
@@ -223,6 +247,7 @@ class DataPlane:
             asyncio.get_running_loop().remove_reader(self._socket)
             tun.settle(self.device.encode())
             self.died = True
+            self._awake.set()
             for inbox in self._inboxes.values():
                 inbox.put_nowait(None)
             return
@@ -233,6 +258,7 @@ class DataPlane:
             case {"is": "counters", "rtt": rtt, "counters": counters, "channels": channels}:
                 self.traffic = Traffic(rtt, counters, channels)
                 self.answered_at = time.monotonic()
+                self._awake.set()
                 self._answered()
             case {"is": "alive", "session": session}:
                 self._deliver(Alive(bytes.fromhex(session)))

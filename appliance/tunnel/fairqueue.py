@@ -51,19 +51,21 @@ class _Lane:
 
 
 class FairQueue:
-    """The packets that wait for one channel. `largest`: up to how many bytes small packets are gathered."""
+    """The packets that wait for one channel, in `count` batches.
+
+    `largest`: up to how many bytes small packets are gathered.
+    """
 
     def __init__(self, pool: Pool, counters: Counter[str]) -> None:
         self.largest = frame.BATCH
-        self._pool, self._counters = pool, counters
+        self._pool, self.counters = pool, counters
         self._lanes = [_Lane() for _ in range(LANES)]
         self._new: deque[_Lane] = deque()
         self._old: deque[_Lane] = deque()
-        self._count = 0
+        self.count = 0
+        self._alone: Batch | None = None  # what came while nothing waited; mostly it is gone before the next one comes
+        self._flow = 0
         self.tune(0.0)
-
-    def __len__(self) -> int:
-        return self._count
 
     def tune(self, rtt: float) -> None:
         """Adapt to the line's round trip, in seconds."""
@@ -72,6 +74,15 @@ class FairQueue:
 
     def put(self, batch: Batch, flow: int, now: float) -> None:
         """Queue a batch of a flow; a small one joins the flow's last, if it fits, and is then free again."""
+        if not self.count:
+            self._alone, self._flow, self.count = batch, flow, 1
+            return
+        if self._alone is not None:
+            alone, self._alone, self.count = self._alone, None, 0
+            self._line_up(alone, self._flow, now)
+        self._line_up(batch, flow, now)
+
+    def _line_up(self, batch: Batch, flow: int, now: float) -> None:
         lane = self._lanes[(flow >> 8) % LANES]  # the lowest bits have chosen the channel
         batches, length = lane.batches, batch.length
         lane.length += length
@@ -85,18 +96,22 @@ class FairQueue:
             lane.active, lane.credit = True, _QUANTUM
             self._new.append(lane)
         batches.append(batch)
-        self._count += 1
-        if self._count > _MOST:
+        self.count += 1
+        if self.count > _MOST:
             self._drop_oldest(max(self._lanes, key=_length))
 
     def pop(self, now: float) -> Batch | None:
         """Return what goes next, small batches of different flows together; the caller gives it back to the pool."""
-        first = None
+        if not self.count:
+            return None
+        if (first := self._alone) is not None:
+            self._alone, self.count = None, 0
+            return first
         while first is None:
             if (lane := self._turn()) is None:
                 return None
             first = self._take(lane, now, frame.LARGEST_BATCH)
-        while self._count and (room := self.largest - first.length) > 0:
+        while self.count and (room := self.largest - first.length) > 0:
             lane = self._turn()
             if lane is None or (other := self._take(lane, now, room)) is None:
                 break
@@ -124,7 +139,7 @@ class FairQueue:
         """Take the first batch of a lane that need not be dropped; None if there is none, or it is too large."""
         while lane.batches and lane.batches[0].length <= room:
             batch = lane.batches.popleft()
-            self._count -= 1
+            self.count -= 1
             lane.length -= batch.length
             if self._keep(lane, batch, now):
                 lane.credit -= batch.length
@@ -142,12 +157,12 @@ class FairQueue:
         if not self._due(lane, now):
             return True
         if _mark(batch):
-            self._counters["marked"] += 1
+            self.counters["marked"] += 1
             return True
         if batch.packets == 1:
             return False
         batch.drop_first()
-        self._counters["drop_queue"] += 1
+        self.counters["drop_queue"] += 1
         return True
 
     def _due(self, lane: _Lane, now: float) -> bool:
@@ -168,12 +183,12 @@ class FairQueue:
 
     def _drop_oldest(self, lane: _Lane) -> None:
         batch = lane.batches.popleft()
-        self._count -= 1
+        self.count -= 1
         lane.length -= batch.length
         self._drop(batch)
 
     def _drop(self, batch: Batch) -> None:
-        self._counters["drop_queue"] += batch.packets
+        self.counters["drop_queue"] += batch.packets
         self._pool.give(batch)
 
 

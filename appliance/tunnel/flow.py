@@ -6,6 +6,7 @@ first have no ports. A flow stays on one channel, so its packets keep their orde
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 TCP: Final = 6
@@ -15,9 +16,16 @@ _FRAGMENTED: Final = 0x3FFF
 
 _FRAGMENT_HEADER: Final = 44
 
+_COMMON: Final = struct.Struct("!B5xHxB2x12s")
+"""Of an IPv4 header without options: its length, flags and offset, protocol, addresses; and the ports behind it."""
+
 
 def classify(packet: memoryview) -> tuple[int, bool]:
     """Return (hash of the flow, whether it is TCP) of an IP packet that the kernel handed out."""
+    if len(packet) >= _COMMON.size:
+        first, fragment, protocol, key = _COMMON.unpack_from(packet)
+        if first == 0x45 and not fragment & _FRAGMENTED:
+            return hash((protocol, key if protocol in _WITH_PORTS else key[:8])), protocol == TCP
     if packet[0] >> 4 == 4:
         protocol = packet[9]
         addresses_at, ports_at = 12, (packet[0] & 15) * 4

@@ -38,6 +38,7 @@ PREFACE_MAGIC: Final = b"nhd1"
 COPY: Final = 0x20
 """In the shape: before the packet come 8 bytes that tell copies of it apart from others (`copies`)."""
 
+_COPY: Final = COPY << 24
 TICKET: Final = struct.Struct("!II")
 
 BATCH: Final = 1 << 16
@@ -82,12 +83,27 @@ class Header(NamedTuple):
     length: int
 
 
+_new = tuple.__new__  # a named tuple's own constructor takes longer than all the rest of reading
+
+
+_LAST_KIND: Final = int(max(Kind))  # to name a member of an enumeration takes Python 3.11 as long as to read a header
+
+
 def read_header(data: memoryview | bytes, offset: int = 0) -> Header:
     """Read a record's header; raise `RemoteProtocolError` when it cannot be one."""
     version, kind, connection, epoch, counter, length = RECORD.unpack_from(data, offset)
-    if version != VERSION or kind > Kind.FILLER or not TAG <= length <= LARGEST_SEALED:
+    if version != VERSION or kind > _LAST_KIND or not TAG <= length <= LARGEST_SEALED:
         raise RemoteProtocolError("not a record")
-    return Header(kind, connection, epoch, counter, length)
+    return _new(Header, (kind, connection, epoch, counter, length))
+
+
+def only(batch: memoryview) -> tuple[int, int, memoryview] | None:
+    """Return what `packets` yields of a batch that holds one packet, and no copy; None of any other."""
+    if len(batch) >= PACKET.size:
+        word, segment = PACKET.unpack_from(batch)
+        if word & 0xFFFFFF == len(batch) - PACKET.size and not word & _COPY:
+            return word >> 24, segment, batch[PACKET.size :]
+    return None
 
 
 def packets(batch: memoryview) -> Iterator[tuple[int, int, memoryview]]:

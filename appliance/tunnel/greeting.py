@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 from . import frame, gate
@@ -19,13 +20,8 @@ def plausible(sock: socket.socket) -> bool:
 
 
 async def first_byte(sock: socket.socket) -> bytes:
-    """Wait for the first byte and leave it where it is; a socket on which none comes is closed."""
-    try:
-        async with asyncio.timeout(gate.PATIENCE):
-            return await _ahead(sock, 1)
-    except BaseException:
-        sock.close()
-        raise
+    """Wait for the first byte and leave it where it is."""
+    return await _ahead(sock, 1)
 
 
 async def awaited(sock: socket.socket) -> None:
@@ -37,14 +33,17 @@ async def awaited(sock: socket.socket) -> None:
 
 async def _ahead(sock: socket.socket, length: int) -> bytes:
     """Wait for so many bytes, or the end, and leave them there; fewer wake nobody (SO_RCVLOWAT in socket(7))."""
-    loop = asyncio.get_running_loop()
+    with contextlib.suppress(BlockingIOError):
+        if len(there := sock.recv(length, socket.MSG_PEEK)) == length:  # mostly they came all at once
+            return there
+    loop, fd = asyncio.get_running_loop(), sock.fileno()  # by its number: a selector spells out a socket that is new
     readable: asyncio.Future[None] = loop.create_future()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
-    loop.add_reader(sock, settle, readable)
+    loop.add_reader(fd, settle, readable)
     try:
         await readable
     finally:
-        loop.remove_reader(sock)
+        loop.remove_reader(fd)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     return sock.recv(length, socket.MSG_PEEK)
 

@@ -17,7 +17,6 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,11 +25,12 @@ from appliance.notify import Watchdog, notify
 from . import config, keys, report, tun, watch
 from .backoff import Backoff
 from .dataplane import DataPlane, Over, Traffic, WorkerDied
+from .frame import RemoteProtocolError
 from .handshake import FAILURES, PATIENCE, connect, handshake, meaning
 from .legacy.client import Client
 from .legacy.config import read_client
 from .opened import Opened, open_data, open_datagram, said
-from .race import first, hang_up
+from .race import first
 from .rotation import CannotRotate, Rotation
 from .session import Conversation, Mode, Role, Welcome
 from .standing import LinkDown, Standing, State
@@ -39,11 +39,11 @@ log = logging.getLogger("gtun")
 
 
 class Gtun:
-    """One link, from its file, which `reread` reads again."""
+    """One link; `file` is the one that it was read from."""
 
-    def __init__(self, link: config.LinkConfig, reread: Callable[[], config.LinkConfig] | None = None) -> None:
+    def __init__(self, link: config.LinkConfig, file: Path) -> None:
         self._link = link
-        self._reread = reread or (lambda: link)
+        self._file = file
         self._begin_anew = asyncio.Event()
         self._watchdog = Watchdog()
         self._plane = self._new_plane()
@@ -101,7 +101,7 @@ class Gtun:
             "tasks": len(asyncio.all_tasks()),
         }
 
-    async def rekey(self) -> dict[str, object]:
+    async def rekey(self, _: bytes = b"") -> dict[str, object]:
         """Make the session's keys anew, for the control socket."""
         if self._rotation is None:
             return {"error": "there is no session whose keys could be made anew"}
@@ -110,33 +110,23 @@ class Gtun:
         except CannotRotate as error:
             return {"error": str(error)}
 
-    async def reload(self) -> dict[str, object]:
-        """Read the link's file again and begin a new session by it, for the control socket. Flows live on."""
+    async def reload(self, text: bytes = b"") -> dict[str, object]:
+        """Begin a new session by what the link's file says now, for the control socket. Flows live on.
+
+        `text` is what the file says. Without it the file is read again, which is not enough where a service manager
+        handed us a copy of it (systemd.exec(5), LoadCredential): that stays as it was when we began.
+        """
         try:
-            link = self._reread()
-        except config.ConfigError as error:
+            link = config.link_from(text.decode(), self._file) if text else config.read_link(self._file)
+        except (config.ConfigError, UnicodeDecodeError) as error:
             return {"error": str(error)}
         if (link.name, link.device) != (self._link.name, self._link.device):
             return {"error": "the link's name or device is another one: restart gtun for that"}
-        if _credentials(link) != _credentials(self._link):
-            try:
-                await self._try(link)
-            except FAILURES as error:
-                failure = meaning(link, error)
-                return {"error": str(failure), "code": failure.code}
+        if _credentials(link) != _credentials(self._link) and (refusal := await _try(link)) is not None:
+            return {"error": str(refusal), "code": refusal.code}
         self._link = link
         self._begin_anew.set()
         return {"reloaded": link.name}
-
-    async def _try(self, link: config.LinkConfig) -> None:
-        """See that the server lets us in so: only then what we have is given up."""
-        async with asyncio.timeout(PATIENCE):
-            reader, writer = await connect(link)
-            try:
-                conversation = Conversation(Role.CLIENT)
-                await handshake(link, conversation, said(conversation, reader), writer)
-            finally:
-                hang_up(writer)
 
     async def _asked_to_begin_anew(self) -> LinkDown | WorkerDied:
         await self._begin_anew.wait()
@@ -165,27 +155,28 @@ class Gtun:
     async def _session(self) -> NoReturn:
         self._begin_anew.clear()
         async with asyncio.timeout(PATIENCE) as patience:
-            reader, writer = await connect(self._link)
+            line = await connect(self._link)
             try:
                 conversation = Conversation(Role.CLIENT)
-                events = said(conversation, reader)
-                welcome, session = await handshake(self._link, conversation, events, writer)
+                events = said(conversation, line)
+                welcome, session = await handshake(self._link, conversation, events, line)
                 self._take_lease(welcome)
+                await self._plane.awake()
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
-                    self._plane.connect_datagram(open_datagram(writer))
-                self._plane.connect(0, await open_data(writer, session, 0))
+                    self._plane.connect_datagram(open_datagram(line))
+                self._plane.connect(0, await open_data(line, session, 0))
                 await self._alive(session)
                 patience.reschedule(None)
                 log.info("link %s is up: %s via %s", self._link.name, welcome.address, self._link.server)
                 self._backoff.succeeded()
                 self._standing.become(State.UP)
-                opened = Opened(self._link, self._plane, conversation, events, writer, session)
+                opened = Opened(self._link, self._plane, conversation, events, line, session)
                 self._rotation = opened.rotation
                 raise await first(opened.over(), self._device_lost(welcome), self._asked_to_begin_anew())
             finally:
                 self._rotation = None
-                hang_up(writer)
+                line.hang_up()
 
     def _take_lease(self, welcome: Welcome) -> None:
         try:
@@ -228,6 +219,31 @@ def _credentials(link: config.LinkConfig) -> tuple[str, ...]:
     return link.server, link.pin, link.client, link.key, link.join
 
 
+async def _try(link: config.LinkConfig) -> LinkDown | None:
+    """Return why the server does not let us in so: what we have is given up only where nothing speaks for it.
+
+    From our hello on the server may have enrolled the new key, and then the old one is dead. Where its answer is lost
+    the new key is the one to go on with: either it is enrolled, or the join secret beside it still is good.
+    """
+    try:
+        async with asyncio.timeout(PATIENCE):
+            line = await connect(link)
+    except FAILURES as error:
+        return meaning(link, error)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            conversation = Conversation(Role.CLIENT)
+            await handshake(link, conversation, said(conversation, line), line)
+    except (LinkDown, RemoteProtocolError) as error:
+        refusal = meaning(link, error)
+        return None if refusal.code == "gone" else refusal
+    except (OSError, TimeoutError):
+        return None
+    finally:
+        line.hang_up()
+    return None
+
+
 async def _serve(link: Gtun | Client, control: Path | None) -> None:
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -240,7 +256,7 @@ async def _serve(link: Gtun | Client, control: Path | None) -> None:
 
 
 def _link(file: Path) -> Gtun:
-    return Gtun(config.read_link(file), lambda: config.read_link(file))
+    return Gtun(config.read_link(file), file)
 
 
 def main() -> None:

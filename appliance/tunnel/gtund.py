@@ -26,9 +26,11 @@ from typing import Final
 from appliance.notify import notify
 
 from . import clients, config, identity, nat, report, token, tun
+from .dataplane import give_way
 from .legacy import server as legacy
 from .legacy.config import read_server
-from .server import Server, device_of
+from .planes import device_of
+from .server import Server
 from .strays import Strays
 
 log = logging.getLogger("gtund")
@@ -64,6 +66,7 @@ async def serve(settings: config.GtundConfig) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # strangers have descriptors, too
     listener = listen(settings.server.listen)
     server = Server(registry(settings), tunnel, tls, Strays(listener.family, listener.getsockname()))
+    give_way()  # to the clients' data planes, whatever strangers ask of us
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, lambda: task and task.cancel())
@@ -220,12 +223,15 @@ def main() -> None:
         _carry_out(options)
     except clients.UnknownClient as error:
         sys.exit(f"gtund: there is no client {error}: `gtund client ls` lists them")
+    except config.ConfigError as error:
+        sys.stderr.write(f"gtund: {error}\n")
+        sys.exit(2)  # starting again does not mend it
     except (
         Unusable,
-        config.ConfigError,
         clients.ClientExists,
         clients.BadName,
         clients.BadPrefix,
+        clients.DamagedClient,
         clients.PoolEmpty,
         nat.FirewallRefused,
         tun.DeviceRefused,

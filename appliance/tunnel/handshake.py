@@ -6,13 +6,14 @@ import asyncio
 import base64
 import functools
 import os
+import ssl
 from collections.abc import AsyncGenerator
 from typing import Final
 
 from . import config, frame, identity, keys
-from .race import hang_up, keep_alive
 from .session import CAPABILITIES, VERSIONS, Conversation, Event, Goodbye, Hello, Welcome
 from .standing import LinkDown
+from .tls import Line
 
 PATIENCE: Final = 10.0
 """Seconds for a server to answer, from the first SYN to the first echo."""
@@ -35,38 +36,39 @@ def meaning(link: config.LinkConfig, error: Exception) -> LinkDown:
             return LinkDown("pin-mismatch", f"{error}: somebody is in between, or gtund was set up anew")
         case frame.RemoteProtocolError():
             return LinkDown("protocol", f"{link.server} does not speak our protocol: {error}")
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return LinkDown("unreachable", f"{link.server} hung up before the handshake was done")
+        case ssl.SSLError():  # whose number is none of the system's
+            return LinkDown("protocol", f"{link.server} does not speak our protocol: {error.reason or error}")
     why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return LinkDown("unreachable", f"{link.server} cannot be reached: {why}")
 
 
-async def connect(link: config.LinkConfig) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(link: config.LinkConfig) -> Line:
     """Open a control connection to the server that was pinned; nothing is said before that is certain."""
     host, port = config.host_and_port(link.server, "server")
     async with asyncio.timeout(_CONNECT_PATIENCE):  # a SYN that is lost comes again ever more rarely
-        reader, writer = await asyncio.open_connection(
-            host, port, ssl=_tls(), server_hostname="", ssl_handshake_timeout=PATIENCE
-        )
+        line = await Line.connect(host, port, _tls(), _CONNECT_PATIENCE)
     try:
-        keep_alive(writer.get_extra_info("socket"))
-        identity.check_pin(writer.get_extra_info("ssl_object").getpeercert(binary_form=True), link.pin)
+        identity.check_pin(line.certificate, link.pin)
     except BaseException:
-        hang_up(writer)
+        line.hang_up()
         raise
-    return reader, writer
+    return line
 
 
 async def handshake(
     link: config.LinkConfig,
     conversation: Conversation,
     events: AsyncGenerator[Event, None],
-    writer: asyncio.StreamWriter,
+    line: Line,
 ) -> tuple[Welcome, keys.Session]:
     """Say hello; return what the server gives, and the session's secret. Raise one of `FAILURES`."""
     ours = os.urandom(keys.RANDOM)
     key, join = base64.b64decode(link.key), base64.b64decode(link.join)
     hello = Hello(VERSIONS, link.client, key, join, ours, link.connections, link.channel, capabilities=CAPABILITIES)
     conversation.hello(hello)
-    writer.write(conversation.to_send())
+    line.write(conversation.to_send())
     match await anext(events):
         case Welcome() as welcome:
             return welcome, keys.Session.agree(welcome.session_id, ours, welcome.random)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from . import frame, virtio
 from .allow import Sources
 from .coalesce import Packet, coalesce
-from .copies import Seen
+from .copies import Order
 from .segment import split
 
 
@@ -27,27 +27,34 @@ class Inbound:
     def __init__(self, device: int, counters: Counter[str]) -> None:
         self._device, self._counters = device, counters
         self._header = bytearray(virtio.PLAIN)
-        self._seen = Seen()
+        self._order = Order()
         self._large_udp = True
 
-    def deliver(self, batch: memoryview, sources: Sources) -> None:
-        """Write a batch's packets; raise `RemoteProtocolError` if it is none."""
-        for shape, segment, pieces in coalesce(self._first(batch)):
+    def deliver(self, batch: memoryview, sources: Sources, *, ordered: bool) -> None:
+        """Write a batch's packets; raise `RemoteProtocolError` if it is none. `ordered`: whether its channel is."""
+        if (only := frame.only(batch)) is not None:
+            self._write(*only, sources)
+            return
+        for shape, segment, pieces in coalesce(self._first(batch, ordered=ordered)):
             if len(pieces) == 1:
                 self._write(shape, segment, pieces[0], sources)
             elif not self._write_large(shape & virtio.SEGMENTED, segment, pieces, sources):
                 for single, packet in split(shape, segment, memoryview(b"".join(pieces))):
                     self._write(single, 0, memoryview(packet), sources)
 
-    def _first(self, batch: memoryview) -> Iterator[Packet]:
-        """Yield the batch's packets without copies of what came before."""
+    def _first(self, batch: memoryview, *, ordered: bool) -> Iterator[Packet]:
+        """Yield the batch's packets without copies of what came before, and those that have waited for one of them."""
         for shape, segment, packet in frame.packets(batch):
             if not shape & frame.COPY:
                 yield shape, segment, packet
-            elif len(packet) >= frame.TICKET.size and self._seen.first(frame.TICKET.unpack_from(packet)):
-                yield shape & ~frame.COPY, segment, packet[frame.TICKET.size :]
-            else:
+                continue
+            if len(packet) < frame.TICKET.size:
+                raise frame.RemoteProtocolError("a ticket is cut off")
+            first = shape & ~frame.COPY, segment, packet[frame.TICKET.size :]
+            if (turn := self._order.take(frame.TICKET.unpack_from(packet), first, ordered=ordered)) is None:
                 self._counters["rx_copies"] += 1
+            else:
+                yield from turn
 
     def _write(self, shape: int, segment: int, packet: memoryview, sources: Sources) -> None:
         count, header = self._counters, self._header

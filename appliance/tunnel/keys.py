@@ -37,6 +37,7 @@ LAST_EPOCH: Final = 0xFFFF
 DATAGRAMS: Final = 0xFFFF
 """The datagram channel's number in key derivation; no TCP connection is given it."""
 
+_HEADER: Final = frame.RECORD.size
 _NONCE: Final = struct.Struct("!4xQ")
 _INFO: Final = struct.Struct("!HI")
 
@@ -105,18 +106,17 @@ class Sealer:
         """Return how many records the present key has sealed."""
         return self._counter - self._first
 
-    def seal(self, kind: frame.Kind, plain: memoryview | bytes, record: memoryview) -> int:
-        """Write the whole record for `plain` into `record`; return its length in bytes."""
-        if self._counter >= LAST_COUNTER:
+    def seal(self, kind: int, plain: memoryview | bytes, record: memoryview) -> int:
+        """Write the whole record for `plain`, of a `frame.Kind`, into `record`; return its length in bytes."""
+        counter, aad = self._counter, self._aad
+        if counter >= LAST_COUNTER:
             raise frame.LocalProtocolError("a key has sealed all that it may")
         length = len(plain) + frame.TAG
-        frame.RECORD.pack_into(
-            self._aad, self._at, frame.VERSION, kind, self._connection, self._epoch, self._counter, length
-        )
-        end = frame.RECORD.size + length
-        record[: frame.RECORD.size] = self._aad[self._at :]
-        self._aead.encrypt_into(_NONCE.pack(self._counter), plain, self._aad, record[frame.RECORD.size : end])
-        self._counter += 1
+        frame.RECORD.pack_into(aad, self._at, frame.VERSION, kind, self._connection, self._epoch, counter, length)
+        end = _HEADER + length
+        record[:_HEADER] = aad[self._at :]
+        self._aead.encrypt_into(_NONCE.pack(counter), plain, aad, record[_HEADER:end])
+        self._counter = counter + 1
         return end
 
 
@@ -146,19 +146,19 @@ class Opener:
 
         A stream keeps order, so a counter that is not the next one means a replay or a loss on a line that has neither.
         """
-        aead = self._aeads.get(header.epoch)
-        if aead is None or header.connection != self._connection or header.counter != self._counter:
+        _, connection, epoch, counter, sealed = header
+        aead = self._aeads.get(epoch)
+        if aead is None or connection != self._connection or counter != self._counter:
             raise NotAuthentic("a record out of its place")
-        self._aad[self._at :] = record[: frame.RECORD.size]
-        sealed = record[frame.RECORD.size : frame.RECORD.size + header.length]
-        length = header.length - frame.TAG
+        self._aad[self._at :] = record[:_HEADER]
+        length = sealed - frame.TAG
         try:
-            aead.decrypt_into(_NONCE.pack(self._counter), sealed, self._aad, plain[:length])
+            aead.decrypt_into(_NONCE.pack(counter), record[_HEADER : _HEADER + sealed], self._aad, plain[:length])
         except Exception as error:  # cryptography raises InvalidTag; anything else here is as good a reason to stop
             raise NotAuthentic("a record that the peer did not seal") from error
-        if header.epoch != self._epoch:
-            self._enter(header.epoch)
-        self._counter += 1
+        if epoch != self._epoch:
+            self._enter(epoch)
+        self._counter = counter + 1
         return length
 
     def _enter(self, epoch: int) -> None:

@@ -12,6 +12,8 @@ from typing import Final
 EVERY: Final = 1.0
 DEAD_AFTER: Final = 3.0
 _STAMP: Final = struct.Struct("!d")
+PROBE: Final = _STAMP.size
+"""Bytes of a probe."""
 _GAIN: Final = 1 / 8
 """Of a new sample in the smoothed round trip (RFC 6298, section 2)."""
 
@@ -61,3 +63,9 @@ class Liveness:
     def silence(self, now: float) -> float:
         """Return for how many seconds nothing came back."""
         return now - self._heard
+
+
+def sent_at(probe: bytes) -> float:
+    """Return when a probe was sent."""
+    when: float = _STAMP.unpack_from(probe)[0]
+    return when

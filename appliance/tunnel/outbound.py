@@ -13,27 +13,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from . import buffers, flow, frame, virtio
 from .copies import Ticket
 from .fairqueue import FairQueue
 
-
-class Ways(Protocol):
-    """Where packets can go."""
-
-    def choose(self, flow: int, tcp: bool) -> Outlet | None:  # noqa: FBT001 - called for every packet
-        """Return where a flow goes; None while there is no way."""
-
-    def spread(
-        self, flow: int, outlet: Outlet, length: int, now: float
-    ) -> tuple[Ticket | None, Sequence[Outlet]] | None:
-        """Return the ways that copies of a packet go, and its ticket; None if it goes where `choose` says."""
-
-
-class DeviceBroke(Exception):
-    """The TUN is gone or unusable."""
+_HEADER: Final = virtio.HEADER.size
+_CALM: Final = 0.0002
+"""Seconds without a packet after which one is expected to be alone: to look for another costs as much as to send it."""
 
 
 class Outlet(Protocol):
@@ -42,21 +30,42 @@ class Outlet(Protocol):
     queue: FairQueue
 
 
-class Outbound:
+W = TypeVar("W", bound=Outlet)
+W_co = TypeVar("W_co", bound=Outlet, covariant=True)
+
+
+class Ways(Protocol[W_co]):
+    """Where packets can go."""
+
+    def choose(self, flow: int, tcp: bool, now: float) -> W_co | None:  # noqa: FBT001 - called for every packet
+        """Return where a flow goes; None while there is no way."""
+
+    def spread(self, flow: int, outlet: object, length: int, now: float) -> tuple[Ticket | None, Sequence[W_co]] | None:
+        """Return the ways that copies of a packet go, and its ticket; None if it goes where `choose` says."""
+
+
+class DeviceBroke(Exception):
+    """The TUN is gone or unusable."""
+
+
+class Outbound(Generic[W]):
     """Reads one TUN."""
 
     def __init__(self, device: int, pool: buffers.Pool, counters: Counter[str]) -> None:
         self._device, self._pool, self._counters = device, pool, counters
         self._header = bytearray(virtio.PLAIN)
+        self._last = 0.0
+        self.begun: list[W] = []
+        """Where nothing waited before; what waited somewhere is sent when that can be, and wakes nobody now."""
 
-    def fill(self, ways: Ways, now: float) -> bool:
+    def fill(self, ways: Ways[W], now: float) -> bool:
         """Read packets until about a batch has come; return whether the device may have more."""
-        total = 0
+        total, calm = 0, now - self._last > _CALM
+        self._last = now
         while total < frame.BATCH:
             batch = self._pool.take()
-            room = batch.room
             try:
-                length = os.readv(self._device, (self._header, room)) - virtio.HEADER.size
+                length = os.readv(self._device, (self._header, batch.place)) - _HEADER
             except BlockingIOError:
                 self._pool.give(batch)
                 return False
@@ -64,28 +73,33 @@ class Outbound:
                 self._pool.give(batch)
                 raise DeviceBroke(f"the device broke: {error.strerror}") from None
             total += length
-            self._queue(batch, room[:length], ways, now)
+            self._queue(batch, batch.place[:length], ways, now)
+            if calm:
+                return False
         return True
 
-    def _queue(self, batch: buffers.Batch, packet: memoryview, ways: Ways, now: float) -> None:
+    def _queue(self, batch: buffers.Batch, packet: memoryview, ways: Ways[W], now: float) -> None:
         count, length = self._counters, len(packet)
         key, tcp = flow.classify(packet)
-        outlet = ways.choose(key, tcp)
+        outlet = ways.choose(key, tcp, now)
         if outlet is None:
             count["drop_no_channel"] += 1
             self._pool.give(batch)
             return
         shape, segment = virtio.shape(self._header)
-        spread = ways.spread(key, outlet, length, now) if tcp else None
-        ticket, outlets = spread or (None, (outlet,))
+        ticket, outlets = (tcp and ways.spread(key, outlet, length, now)) or (None, (outlet,))
         if ticket is None:
             batch.put(shape, segment, length, now)
-            outlets[0].queue.put(batch, key, now)
-        else:
-            for each in outlets:
+        for each in outlets:
+            if not each.queue.count:
+                self.begun.append(each)
+            if ticket is None:
+                each.queue.put(batch, key, now)
+            else:
                 copy = self._pool.take()
                 copy.copy(ticket, shape, segment, packet, now)
                 each.queue.put(copy, key, now)
+        if ticket is not None:
             self._pool.give(batch)
         count["tx_packets"] += 1
         count["tx_bytes"] += length

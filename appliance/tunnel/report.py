@@ -1,7 +1,8 @@
 """The control socket: whoever may open it reads one JSON object, the state as it is now, and then the end.
 
-Who first writes a line with a command reads what came of that instead. Nothing has to be written: the state is told to
-whoever says nothing for a moment, or that it will say nothing.
+Who first writes a line with a command reads what came of that instead; a number after it says how many bytes follow
+that the command is about. Nothing has to be written: the state is told to whoever says nothing for a moment, or that it
+will say nothing.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Final
 
 Report = dict[str, object]
-Command = Callable[[], Awaitable[Report]]
+Command = Callable[[bytes], Awaitable[Report]]
+"""What came of it. It is given the bytes that followed its name, mostly none."""
 
 _MOMENT: Final = 0.05
 _LONGEST: Final = 64
+_MOST: Final = 16 * 1024  # bytes that follow a command
 
 
 @contextlib.asynccontextmanager
@@ -30,15 +33,23 @@ async def serve(
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            word = await _word(reader)
-            writer.write(json.dumps(await _carry_out(word) if word else report()).encode() + b"\n")
+            line = await _line(reader)
+            writer.write(json.dumps(await _carry_out(line, reader) if line else report()).encode() + b"\n")
             await writer.drain()
         writer.close()
 
-    async def _carry_out(word: str) -> Report:
+    async def _carry_out(line: str, reader: asyncio.StreamReader) -> Report:
+        word, _, size = line.partition(" ")
         command = (commands or {}).get(word)
-        known = ", ".join(sorted(commands or {})) or "none"
-        return await command() if command else {"error": f"that is no command here; known: {known}"}
+        if command is None:
+            known = ", ".join(sorted(commands or {})) or "none"
+            return {"error": f"that is no command here; known: {known}"}
+        if size and not (size.isdecimal() and int(size) <= _MOST):
+            return {"error": f"after a command comes how many bytes follow, at most {_MOST}"}
+        try:
+            return await command(await reader.readexactly(int(size or 0)))
+        except asyncio.IncompleteReadError:
+            return {"error": f"fewer than {size} bytes followed"}
 
     path.unlink(missing_ok=True)
     before = os.umask(0o117)
@@ -53,8 +64,8 @@ async def serve(
         path.unlink(missing_ok=True)
 
 
-async def _word(reader: asyncio.StreamReader) -> str:
-    """Return the command that was written, "" if none was.
+async def _line(reader: asyncio.StreamReader) -> str:
+    """Return the line that was written, "" if none was.
 
     Twice for a moment: where the loop was busy for all of the first, the second finds at once what came meanwhile.
     """

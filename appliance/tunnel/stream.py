@@ -20,6 +20,8 @@ from .buffers import Pool
 from .fairqueue import FairQueue
 from .liveness import Liveness
 
+_DATA: Final = int(frame.Kind.DATA)
+_HEADER: Final = frame.RECORD.size
 _NOTSENT_LOWAT: Final = 25  # TCP_NOTSENT_LOWAT in linux/tcp.h; the socket module lacks the name before 3.12
 _UNSENT: Final = (4 << 10, 512 << 10)
 """Bytes, at least and at most, that wait unsent in the kernel: what the line carries in `_AHEAD`."""
@@ -32,6 +34,9 @@ LONG: Final = 0.03
 
 _WARM: Final = 12_000_000
 """Bytes per second: a pacing rate from which on BBR stretches no burst of a flow that begins."""
+
+_STALE: Final = 2.0
+"""Seconds without a packet after which what BBR knows of the line is worse than nothing."""
 
 _WARMING: Final = 2.0
 _BUDGET: Final = 1_500_000
@@ -77,15 +82,17 @@ class Stream:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _IN_FLIGHT)
         with contextlib.suppress(OSError):  # where the kernel has no BBR, or keeps it from us, its default serves
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
-        self._cold = sock.family != socket.AF_UNIX and sock.getsockopt(
+        self._bbr = sock.family != socket.AF_UNIX and sock.getsockopt(
             socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16
         ).startswith(b"bbr\0")
+        self._cold = self._bbr
         self._born, self._budget = time.monotonic(), _BUDGET
+        self._carried_at = self._born
         self._sock = sock
         self.fd = sock.fileno()
         self.queue = FairQueue(pool, counters)
         self.liveness = liveness
-        self._waiting = False
+        self.waiting = False
         self._tune_at = 0.0
         self.rtt = 0.0
         self.rate = 0
@@ -94,7 +101,7 @@ class Stream:
         self._pool = pool
         self._sealer, self._opener = sealer, opener
         # A peer that sends probes and takes no echoes shall not fill our memory.
-        self._urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
+        self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._record = memoryview(bytearray(_RECORD))
         self._unsent = self._record[:0]
         self._received = memoryview(bytearray(_RECEIVE))
@@ -123,7 +130,7 @@ class Stream:
 
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits."""
-        self._urgent.append((kind, payload))
+        self.urgent.append((kind, payload))
 
     def flush(self) -> bool:
         """Seal and send what waits; return whether nothing is left. Raise `Closed` when the connection is over."""
@@ -144,24 +151,39 @@ class Stream:
 
     def watch_writable(self, epoll: select.epoll, *, wanted: bool) -> None:
         """Have the loop woken, or not, when the connection takes bytes again."""
-        if wanted != self._waiting:
-            self._waiting = wanted
-            epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
+        self.waiting = wanted
+        epoll.modify(self.fd, select.EPOLLIN | select.EPOLLOUT if wanted else select.EPOLLIN)
 
     def _seal_next(self) -> bool:
-        if self._urgent:
-            kind, payload = self._urgent.popleft()
+        if self.urgent:
+            kind, payload = self.urgent.popleft()
             self._unsent = self._record[: self._sealer.seal(kind, payload, self._record)]
             return True
+        if not (self.queue.count or self._cold):
+            return False
         now = time.monotonic()
         if now >= self._tune_at:
             self._tune(now)
         if (batch := self.queue.pop(now)) is None:
             return self._cold and self._warm(now)
-        length = self._sealer.seal(frame.Kind.DATA, batch.memory[: batch.length], self._record)
+        if now - self._carried_at > _STALE and self._bbr and self.rtt >= LONG:
+            self._begin_anew()
+        self._carried_at = now
+        length = self._sealer.seal(_DATA, batch.memory[: batch.length], self._record)
         self._unsent = self._record[:length]
         self._pool.give(batch)
         return True
+
+    def _begin_anew(self) -> None:
+        """Have BBR look for the line's bandwidth from the window that it has.
+
+        While nothing but probes is sent, all that it has measured falls out of its filter, ten round trips long, and
+        what it measures first is then the bandwidth. If a segment is lost among the first, that is as much as was in
+        flight, and a hundred Mbit/s become one (minmax_running_max and bbr_set_cwnd_to_recover_or_restore in Linux).
+        """
+        with contextlib.suppress(OSError):
+            for congestion in (b"reno", b"bbr"):
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion)
 
     def _warm(self, now: float) -> bool:
         """Fill a line that nobody uses yet, so that BBR knows it when somebody does; return whether it needs more.
@@ -197,22 +219,20 @@ class Stream:
             raise Closed(f"the data connection broke: {error.strerror}") from None
         if not count:
             raise Closed("the peer closed the data connection")
-        self._end += count
+        start, end, received = self._start, self._end + count, self._received
+        self._end = end
         try:
-            yield from self._open_whole()
+            while end - start >= _HEADER:
+                header = frame.read_header(received, start)
+                stop = start + _HEADER + header[-1]
+                if stop > end:
+                    break
+                length = self._opener.open(header, received[start:stop], self._plain)
+                self._start = start = stop
+                yield header[0], self._plain[:length]
         except (frame.RemoteProtocolError, keys.NotAuthentic) as error:
             raise Closed(f"the data connection carried {error}") from None
         self._keep_rest()
-
-    def _open_whole(self) -> Iterator[tuple[int, memoryview]]:
-        while self._end - self._start >= frame.RECORD.size:
-            header = frame.read_header(self._received, self._start)
-            stop = self._start + frame.RECORD.size + header.length
-            if stop > self._end:
-                return
-            length = self._opener.open(header, self._received[self._start : stop], self._plain)
-            self._start = stop
-            yield header.kind, self._plain[:length]
 
     def _keep_rest(self) -> None:
         rest = self._end - self._start

@@ -9,18 +9,19 @@ The first line is authenticated, as the unit is, only when it is whole; the seco
 forged or lost datagram costs a unit: `Sizing` makes units small while that happens. The counter is the nonce and goes
 on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479
 describes such a window). Datagrams overtake each other, so the keys of past epochs are kept for a while.
+
+A unit may come with spare parts (`spare`), whose numbers have a bit of their own.
 """
 
 from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from . import frame, keys
+from . import frame, keys, spare
 
 PREFIX: Final = struct.Struct("!BBH8sQI")
 PLACE: Final = struct.Struct("!HH")
@@ -32,6 +33,10 @@ EPOCHS: Final = 4
 LARGEST: Final = frame.LARGEST_SEALED
 """Bytes of a sealed unit, tag included."""
 
+_SPARE: Final = 0x8000
+"""In a part's number: it is a spare, and the rest is its own number."""
+
+_LAST_KIND: Final = int(frame.Kind.ECHO)
 _NONCE: Final = struct.Struct("!4xQ")
 _SMALLEST_PART: Final = 256
 
@@ -49,8 +54,13 @@ class Place(NamedTuple):
 
     @property
     def datagrams(self) -> int:
-        """Return how many datagrams the unit came in."""
+        """Return how many datagrams the unit came in, spare ones aside."""
         return -(-self.length // self.size)
+
+    @property
+    def spare(self) -> bool:
+        """Return whether this is a spare part."""
+        return bool(self.number & _SPARE)
 
 
 def read(header: bytes | memoryview, part: int) -> Place | None:
@@ -59,10 +69,14 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
         return None
     version, kind, epoch, session_id, counter, length = PREFIX.unpack_from(header)
     size, number = PLACE.unpack_from(header, PREFIX.size)
-    if version != frame.VERSION or kind > frame.Kind.ECHO or not frame.TAG <= length <= LARGEST:
+    if version != frame.VERSION or kind > _LAST_KIND or not frame.TAG <= length <= LARGEST:
         return None
-    start = number * size
-    if size < min(_SMALLEST_PART, length) or start >= length or part != min(size, length - start):
+    if size < min(_SMALLEST_PART, length):
+        return None
+    if number & _SPARE:
+        if number & ~_SPARE >= spare.count(-(-length // size)) or part != min(size, length):
+            return None
+    elif (start := number * size) >= length or part != min(size, length - start):
         return None
     return Place(kind, epoch, session_id, counter, length, size, number)
 
@@ -73,12 +87,20 @@ def _places(size: int) -> list[bytes]:
     return [PLACE.pack(size, number) for number in range(-(-LARGEST // size))]
 
 
-def run(heads: bytes, place: Place) -> bool:
-    """Return whether these headers, one behind the other, are of one unit's datagrams in order, from `place` on."""
+def _heads(prefix: bytes, places: list[bytes]) -> bytes:
+    """Return the headers of these datagrams of a unit, one behind the other."""
+    return prefix + prefix.join(places)
+
+
+def run(heads: bytes, place: Place, parts: int) -> bool:
+    """Return whether these headers, one behind the other, are of one unit's datagrams in order, from `place` on.
+
+    `parts`: how many bytes followed them in all, which has to be what that many datagrams of the unit carry.
+    """
     count = len(heads) // OVERHEAD
-    prefix = heads[: PREFIX.size]
-    expected = _places(place.size)[place.number : place.number + count]
-    return heads == b"".join([prefix + which for which in expected])
+    if parts != min(count * place.size, place.length - place.number * place.size):
+        return False
+    return heads == _heads(heads[: PREFIX.size], _places(place.size)[place.number : place.number + count])
 
 
 class Sealer:
@@ -99,7 +121,7 @@ class Sealer:
         """Return how many units the present key has sealed."""
         return self.counter - self._first
 
-    def seal(self, kind: frame.Kind, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
+    def seal(self, kind: int, plain: memoryview | bytes, sealed: memoryview) -> tuple[bytes, int]:
         """Write the sealed unit into `sealed`; return (the prefix of its datagrams, its length in bytes)."""
         if self.counter >= keys.LAST_COUNTER:
             raise frame.LocalProtocolError("a key has sealed all that it may")
@@ -110,21 +132,40 @@ class Sealer:
         return prefix, length
 
 
-def cut(prefix: bytes, sealed: memoryview, size: int, most: int) -> Iterator[list[bytes | memoryview]]:
-    """Yield, for one send each, the pieces of at most `most` datagrams that carry `sealed` in parts of `size` bytes.
+class Cuts:
+    """The memory that units are sealed into, `memory`, cut into parts of `size` bytes once and for all.
 
-    They are spread evenly over the sends, so that no send is left with a single small one.
+    To cut every unit anew would cost more than to seal it: there is a view of memory for each part.
     """
-    length, places = len(sealed), _places(size)
-    count = -(-length // size)
-    sends = -(-count // most)
-    each = -(-count // sends)
-    for first in range(0, count, each):
-        last = min(first + each, count)
-        pieces: list[bytes | memoryview] = [b""] * (2 * (last - first))
-        pieces[::2] = [prefix + place for place in places[first:last]]
-        pieces[1::2] = [sealed[start : start + size] for start in range(first * size, last * size, size)]
-        yield pieces
+
+    def __init__(self, memory: memoryview, size: int) -> None:
+        self._memory, self._size = memory, size
+        self._places = _places(size)
+        self._heads = memoryview(bytearray(len(self._places) * OVERHEAD))
+        self._pieces: list[memoryview] = []
+        for number in range(len(self._places)):
+            self._pieces.append(self._heads[number * OVERHEAD : (number + 1) * OVERHEAD])
+            self._pieces.append(memory[number * size : (number + 1) * size])
+
+    def of(self, prefix: bytes, length: int, most: int) -> list[list[memoryview]]:
+        """Return, for one send each, the pieces of at most `most` datagrams that carry the unit of `length` bytes.
+
+        They are spread evenly over the sends, so that no send is left with a single small one. All of it is borrowed
+        until the next unit.
+        """
+        count = -(-length // self._size)
+        self._heads[: count * OVERHEAD] = _heads(prefix, self._places[:count])
+        pieces = self._pieces[: 2 * count]
+        pieces[-1] = self._memory[(count - 1) * self._size : length]
+        each = 2 * -(-count // -(-count // most))
+        return [pieces[at : at + each] for at in range(0, 2 * count, each)]
+
+    def spares(self, prefix: bytes, length: int, most: int) -> list[list[memoryview]]:
+        """Return the same of the spare datagrams of this unit."""
+        pieces: list[memoryview] = []
+        for number, part in enumerate(spare.make(self._memory[:length], self._size)):
+            pieces += memoryview(prefix + PLACE.pack(self._size, _SPARE | number)), memoryview(part)
+        return [pieces[at : at + 2 * most] for at in range(0, len(pieces), 2 * most)]
 
 
 class Opener:
@@ -202,7 +243,7 @@ _Unit = tuple[int, int, bytes, int, int, int]
 class _Partial:
     """A unit that is not whole yet."""
 
-    __slots__ = ("memory", "missing", "place", "seen", "tries", "until")
+    __slots__ = ("memory", "missing", "place", "seen", "spares", "tries", "until")
 
     def __init__(self) -> None:
         self.memory = memoryview(bytearray(LARGEST))
@@ -211,6 +252,21 @@ class _Partial:
         self.place, self.until = place, until
         self.seen = self.tries = 0
         self.missing = place.datagrams
+        self.spares: dict[int, int] = {}
+
+    def whole(self) -> bool:
+        """Return whether the unit is there, filled in from spare parts if need be.
+
+        What is filled in stays missing: a true part that comes later is better than what a forged spare one says. And
+        spare parts are used up, or a few forged ones would cost as many tries.
+        """
+        if self.missing > len(self.spares):
+            return False
+        whole = self.memory[: self.place.length]
+        if self.missing and not spare.mend(whole, self.place.size, self.seen, self.spares):
+            return False
+        self.spares.clear()
+        return True
 
 
 class Reassembly:
@@ -246,23 +302,31 @@ class Reassembly:
         if partial is None:
             partial = self._partials[key] = self._new(now)
             partial.begin(place, now + self.PATIENCE)
-        bits = (1 << count) - 1 << place.number
-        start = place.number * place.size
-        there = partial.memory[start : start + len(parts)]
-        if partial.seen & bits:
-            if partial.seen & bits == bits and there == parts:
-                return None  # a datagram that came twice
-            self.contradictions += 1
-        partial.missing -= (bits & ~partial.seen).bit_count()
-        partial.seen |= bits
-        there[:] = parts
-        if partial.missing:
+        if place.spare:
+            partial.spares[place.number & ~_SPARE] = int.from_bytes(parts, "little")
+        elif not self._put(partial, place, count, parts):
+            return None
+        if not partial.whole():
             return None
         partial.tries += 1
         if partial.tries > self.TRIES:
             self._abandon(key)
             return None
         return partial.memory[: place.length]
+
+    def _put(self, partial: _Partial, place: Place, count: int, parts: memoryview) -> bool:
+        """Return whether that is anything new."""
+        bits = (1 << count) - 1 << place.number
+        start = place.number * place.size
+        there = partial.memory[start : start + len(parts)]
+        if partial.seen & bits:
+            if partial.seen & bits == bits and there == parts:
+                return False  # a datagram that came twice
+            self.contradictions += 1
+        partial.missing -= (bits & ~partial.seen).bit_count()
+        partial.seen |= bits
+        there[:] = parts
+        return True
 
     def done(self, place: Place) -> None:
         """Forget a unit that was taken, or will never be."""

@@ -13,6 +13,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+_IPV4: Final = struct.Struct("!BxH2xHxB")
+"""Version and header length, length, flags and offset, protocol (RFC 791, section 3.1)."""
+
 HEADER: Final = struct.Struct("=BBHHHH")
 PLAIN: Final = bytes(HEADER.size)
 
@@ -46,6 +49,8 @@ class BadPacket(Exception):
 
 def shape(header: bytes | bytearray) -> tuple[int, int]:
     """Return (shape, segment size) of a packet that the kernel handed out with this virtio header."""
+    if header == PLAIN:
+        return SINGLE, 0
     flags, kind, _, segment, _, _ = HEADER.unpack(header)
     try:
         found = _SHAPES[kind & ~GSO_ECN]
@@ -97,13 +102,14 @@ def locate(packet: memoryview) -> tuple[int, int, int]:
     """Return (IP version, transport protocol, transport header's offset); raise `BadPacket` on what is no packet."""
     if len(packet) < 20:
         raise BadPacket("too short for IP")
-    version = packet[0] >> 4
+    first, length, fragment, protocol = _IPV4.unpack_from(packet)
+    version = first >> 4
     if version == 4:
-        length = (packet[0] & 15) * 4
-        if length < 20 or int.from_bytes(packet[2:4]) != len(packet):
+        headers = (first & 15) * 4
+        if headers < 20 or length != len(packet):
             raise BadPacket("the IPv4 header contradicts the packet's length")
         # A fragment other than the first has no transport header to look at.
-        return 4, packet[9] if not int.from_bytes(packet[6:8]) & 0x1FFF else 0xFF, length
+        return 4, 0xFF if fragment & 0x1FFF else protocol, headers
     if version == 6:
         return _locate_v6(packet)
     raise BadPacket("neither IPv4 nor IPv6")

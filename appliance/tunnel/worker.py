@@ -1,12 +1,7 @@
 """The data plane: one process per link, one thread, one epoll loop. It knows sockets, keys and the TUN, no more.
 
 Its parent (gtun or gtund) does TLS, names, leases and addresses, and hands down through a socket pair what is needed to
-move packets: the TUN's descriptor, a session's secret, connected sockets. The same program serves both ends.
-
-    parent -> worker   device (with the TUN)   session   connection, datagram (with a socket)   stray (a datagram)
-                       epoch (its secret)   switch   end
-    worker -> parent   alive   ready (an epoch)   lost (a connection)   roamed (an address)   over (why)
-                       counters (each second)
+move packets (`parent`): the TUN's descriptor, a session's secret, connected sockets. The same program serves both ends.
 
 `outbound` and `inbound` are the packet's two ways through here; this file is the loop around them.
 
@@ -18,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import json
 import select
 import signal
 import socket
@@ -26,6 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from . import buffers, frame, keys, tun
@@ -34,28 +29,28 @@ from .datagram import Datagram
 from .inbound import Inbound
 from .liveness import Liveness
 from .outbound import DeviceBroke, Outbound
+from .parent import Parent, ParentGone
 from .stream import Closed, Stream
 
-_MESSAGE: Final = 16 << 10
 _REPORT_EVERY: Final = 1.0
 SILENCE: Final = "nothing came back through the tunnel for 3 seconds"
 
+_DATA: Final = int(frame.Kind.DATA)
+_EVENTS: Final = 16
+"""Descriptors that one call tells of; more than a session has."""
+
 _TURN: Final = 8
 """Times that one descriptor is read before the others have their turn."""
-
-
-class ParentGone(Exception):
-    """There is nobody to work for any more."""
 
 
 class Worker:
     """The loop and what hangs in it."""
 
     def __init__(self, parent: socket.socket) -> None:
-        self._parent = parent
+        self._parent = Parent(parent)
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
-        self._watch(parent.fileno(), select.EPOLLIN, self._obey)
+        self._watch(self._parent.fd, select.EPOLLIN, self._obey)
         self._pool = buffers.Pool(keep=64)
         self._device = -1
         self._counters: Counter[str] = Counter()
@@ -83,7 +78,7 @@ class Worker:
             self._end()
 
     def _turn(self) -> None:
-        for fd, events in self._epoll.poll(max(0.0, self._deadline - time.monotonic())):
+        for fd, events in self._epoll.poll(max(0.0, self._deadline - time.monotonic()), _EVENTS):
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(events)
@@ -95,29 +90,19 @@ class Worker:
     # --- the parent's orders ---------------------------------------------------------------------------------------
 
     def _obey(self, _events: int) -> None:
-        try:
-            data, fds, _, _ = socket.recv_fds(self._parent, _MESSAGE, 1)
-        except OSError:  # it died with reports of ours unread
-            data = b""
-        if not data:
-            raise ParentGone
-        message = json.loads(data)
+        message, fds = self._parent.order()
         self._deadline = 0.0  # an order may bring one nearer
         self._orders[message["do"]](message, fds)
 
     def _tell(self, what: str, **message: object) -> None:
         if self._session is not None:
             message["session"] = self._session.keys.session_id.hex()
-        try:
-            self._parent.send(json.dumps({"is": what, **message}).encode())
-        except BlockingIOError:  # a parent that does not listen loses reports, not packets
+        if not self._parent.tell(what, message):
             self._counters["lost_reports"] += 1
-        except OSError:
-            raise ParentGone from None
 
     def _take_device(self, _message: dict[str, Any], fds: list[int]) -> None:
         self._device = fds[0]
-        self._outbound = Outbound(self._device, self._pool, self._counters)
+        self._outbound: Outbound[Channel] = Outbound(self._device, self._pool, self._counters)
         self._inbound = Inbound(self._device, self._counters)
 
     def _begin(self, message: dict[str, Any], _fds: list[int]) -> None:
@@ -133,7 +118,7 @@ class Worker:
         stream = Stream(sock, *session.seals(number), self._pool, Liveness(time.monotonic()), self._counters)
         if (old := session.put(number, stream)) is not None:
             self._close(old)
-        self._watch(stream.fd, select.EPOLLIN, lambda events: self._from_channel(stream, events))
+        self._watch(stream.fd, select.EPOLLIN, partial(self._from_channel, stream))
         self._watch(self._device, select.EPOLLIN, self._from_device)
 
     def _connect_datagram(self, _message: dict[str, Any], fds: list[int]) -> None:
@@ -150,7 +135,7 @@ class Worker:
         datagram = session.datagram
         self._unwatch(datagram.fd)
         datagram.attach(sock)
-        self._watch(datagram.fd, select.EPOLLIN, lambda events: self._from_channel(datagram, events))
+        self._watch(datagram.fd, select.EPOLLIN, partial(self._from_channel, datagram))
 
     def _take_stray(self, message: dict[str, Any], _fds: list[int]) -> None:
         """Look at a datagram that came from an unknown address. If it is the peer's, that is where the peer is now."""
@@ -230,24 +215,25 @@ class Worker:
     # --- packets ---------------------------------------------------------------------------------------------------
 
     def _from_device(self, _events: int) -> None:
-        now = time.monotonic()
+        now, outbound = time.monotonic(), self._outbound
         for _ in range(_TURN):
             if (session := self._session) is None:
                 return
             try:
-                more = self._outbound.fill(session, now)
+                more = outbound.fill(session, now)
             except DeviceBroke as error:
                 self._over(str(error))
                 return
-            for channel in session.channels():
-                if len(channel.queue):
-                    self._flush(session, channel)
+            for channel in outbound.begun:
+                self._flush(session, channel)
+            outbound.begun.clear()
             if not more:
                 return
 
     def _flush(self, session: Session, channel: Channel) -> None:
         try:
-            channel.watch_writable(self._epoll, wanted=not channel.flush())
+            if channel.flush() is channel.waiting:
+                channel.watch_writable(self._epoll, wanted=not channel.waiting)
         except Closed as error:
             self._lose(session, channel, str(error))
             return
@@ -264,11 +250,12 @@ class Worker:
         except (Closed, frame.RemoteProtocolError) as error:
             self._lose(session, channel, str(error))
             return
-        self._flush(session, channel)
+        if channel.urgent or events & select.EPOLLOUT:
+            self._flush(session, channel)
 
     def _take(self, session: Session, channel: Channel, kind: int, plain: memoryview) -> None:
-        if kind == frame.Kind.DATA:
-            self._inbound.deliver(plain, session.sources)
+        if kind == _DATA:
+            self._inbound.deliver(plain, session.sources, ordered=channel is not session.datagram)
         elif kind == frame.Kind.PROBE:
             channel.say(frame.Kind.ECHO, bytes(plain))
         elif kind == frame.Kind.ECHO:

@@ -150,6 +150,8 @@ class Identities:
         }
         document = {name: items[name] for name in ("instance-id", "region-id", "zone-id", "private-ipv4", "mac")}
         tree["latest/dynamic/instance-identity/document"] = json.dumps(document)
+        if instance.public_key:
+            tree["latest/meta-data/public-keys/a-key-pair/openssh-key"] = instance.public_key
         if instance.user_data:
             tree["latest/user-data"] = instance.user_data
         issued = self._credentials(instance, self._issue(now))

@@ -86,7 +86,7 @@ class VSwitch:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A machine with one network interface; `user_data` is what it was started with."""
+    """A machine with one network interface; `user_data` and `public_key` are what it was started with."""
 
     id: str
     ip: IPv4Address
@@ -98,6 +98,7 @@ class Instance:
     source_dest_check: bool = False
     security_group: str = ""
     user_data: str = field(default="", repr=False)
+    public_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,16 @@ class Appliance:
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def following(self, target: str, token: str) -> Iterator[http.client.HTTPResponse]:
+        """Follow an event stream by TLS; its head is read."""
+        context = ssl.create_default_context(cafile=str(self.state / "api" / "tls.pem"))
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
+            connection.request("GET", target, headers=headers)
+            yield connection.getresponse()
+
     def many(self, target: str, token: str, count: int) -> list[int]:
         """Send one request after the other on one connection; return the statuses."""
         context = ssl.create_default_context(cafile=str(self.state / "api" / "tls.pem"))
@@ -245,7 +255,7 @@ class serving:  # noqa: N801  (reads as a phrase)
 
     def __enter__(self) -> Appliance:
         state, run = self._home / "state", self._home / "run"
-        state.mkdir()
+        state.mkdir(exist_ok=True)  # a test may have served from it before
         kernel, cloud, changes = PlayedKernel(), PlayedCloud(), list[None]()
         store = IntentStore(state / "nexthop.db")
         store.on_change(lambda: changes.append(None))

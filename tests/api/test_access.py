@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
 import pytest
 
-from .conftest import Appliance
+from api.transport import Local
+
+from .conftest import Answer, Appliance
 
 UNGUARDED = {"/livez", "/readyz"}
 
@@ -47,11 +50,12 @@ def test_what_is_not_there_is_not_told_to_strangers(appliance: Appliance) -> Non
 
 def test_a_token_to_read_changes_nothing(appliance: Appliance) -> None:
     token = appliance.token("read", "reader")
+    before = len(appliance.changes)
     assert appliance.remote("GET", "/v1/status", token).status == 200
     for method, path in operations(appliance):
         if method != "GET" or path.startswith("/v1/tokens"):
             assert code(appliance.remote(method, path, token)) == (403, "scope-insufficient"), path
-    assert appliance.changes == []
+    assert len(appliance.changes) == before
 
 
 def test_a_token_to_write_may_do_both_and_is_named_in_the_history(joined: Appliance) -> None:
@@ -115,6 +119,37 @@ def test_a_page_of_another_site_is_refused(appliance: Appliance) -> None:
     ours = appliance.remote("GET", "/v1/status", token, Host="localhost:8443", Origin="https://localhost:8443")
     assert ours.status == 200
     assert "access-control-allow-origin" not in ours.headers
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "refusal"),
+    [
+        ("evil.example:8080", None, (421, "wrong-host")),
+        ("evil.example:8080", "http://evil.example:8080", (421, "wrong-host")),
+        ("localhost:8080", "http://evil.example", (403, "foreign-origin")),
+        ("localhost:8080", "http://localhost:3000", (403, "foreign-origin")),
+        ("localhost:8080", "null", (403, "foreign-origin")),
+    ],
+)
+def test_a_foreign_page_gets_nowhere_by_a_socket_that_was_forwarded_to_a_port_either(
+    refusing: Appliance, host: str, origin: str | None, refusal: tuple[int, str]
+) -> None:
+    """`ssh -L 8080:/run/nexthop/nexthopd.sock`, with a browser at the other end."""
+    assert code(local(refusing, "POST", "/v1/restore", host, origin)) == refusal
+
+
+def test_the_console_by_a_forwarded_socket_is_no_foreign_page(refusing: Appliance) -> None:
+    for host in ("localhost:8080", "127.0.0.1:8080", "[::1]:8080", "localhost"):
+        assert local(refusing, "GET", "/v1/status", host, f"http://{host}").status == 200
+    assert local(refusing, "GET", "/v1/status", "nexthop.example", None).status == 200
+
+
+def local(appliance: Appliance, method: str, target: str, host: str, origin: str | None) -> Answer:
+    connection = Local(str(appliance.socket)).connect(20)
+    with contextlib.closing(connection):
+        connection.request(method, target, headers={"Host": host} | ({"Origin": origin} if origin else {}))
+        answer = connection.getresponse()
+        return Answer(answer.status, dict(answer.headers.items()), answer.read())
 
 
 def test_every_answer_is_dressed(refusing: Appliance) -> None:

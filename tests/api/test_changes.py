@@ -1,4 +1,4 @@
-"""Several people and unreliable networks: ETags, Idempotency-Key, dry runs, pages, waiting; all over TLS."""
+"""Several people and unreliable networks: ETags, dry runs, pages, waiting; all over TLS."""
 
 from __future__ import annotations
 
@@ -97,36 +97,6 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(joined: Appliance
 def test_a_dry_run_refuses_what_would_be_refused(joined: Appliance, token: str) -> None:
     answer = joined.remote("POST", "/v1/cidrs?dry_run=true", token, {"cidr": "172.18.0.0/16"})
     assert (answer.status, answer.json["code"]) == (422, "cidr-refused")
-
-
-def test_the_same_key_does_it_once_and_answers_the_same(joined: Appliance, token: str) -> None:
-    first = joined.remote("POST", "/v1/cidrs", token, BODY, Idempotency_Key="a-key")
-    joined.remote("DELETE", PODS, token)
-    again = joined.remote("POST", "/v1/cidrs", token, BODY, Idempotency_Key="a-key")
-    assert (again.status, again.json) == (first.status, first.json)
-    assert again.headers["idempotency-replayed"] == "true"
-    assert joined.remote("GET", PODS, token).json["phase"] == "leaving"  # nothing was done twice
-    other = joined.remote("POST", "/v1/cidrs", token, {"cidr": "10.245.0.0/16"}, Idempotency_Key="a-key")
-    assert (other.status, other.json["code"]) == (422, "idempotency-key-reused")
-    assert joined.remote("POST", "/v1/cidrs", token, BODY, Idempotency_Key="another").status == 201
-
-
-def test_a_key_is_its_callers_own_and_refusals_are_kept_too(joined: Appliance, token: str) -> None:
-    bad = {"cidr": "172.18.0.0/16"}
-    first = joined.remote("POST", "/v1/cidrs", token, bad, Idempotency_Key="k")
-    again = joined.remote("POST", "/v1/cidrs", token, bad, Idempotency_Key="k")
-    assert first.status == again.status == 422
-    assert first.json == again.json
-    assert again.headers["content-type"] == "application/problem+json"
-    other = joined.token("write", "other")
-    assert joined.remote("POST", "/v1/cidrs", other, BODY, Idempotency_Key="k").status == 201
-
-
-@pytest.mark.parametrize("key", ["", "a b", "x" * 201, "\xe9"])
-def test_a_key_that_is_none_is_refused(joined: Appliance, token: str, key: str) -> None:
-    answer = joined.remote("POST", "/v1/cidrs", token, BODY, Idempotency_Key=key)
-    assert answer.status == 422
-    assert joined.cidrs() == []
 
 
 def test_a_list_comes_in_pages(joined: Appliance, token: str) -> None:

@@ -145,7 +145,7 @@ def test_rm_waits_until_it_is_gone(joined: Appliance, cli: Cli) -> None:
         with joined.store() as store:
             while not store.withdrawn(parse_cidr(PODS)):
                 time.sleep(0.01)
-            store.drop(parse_cidr(PODS))
+            store.drop(parse_cidr(PODS), store.all()[0].revision)
 
     thread = threading.Thread(target=withdraw)
     thread.start()

@@ -104,6 +104,20 @@ def test_a_change_is_told_at_once_and_so_is_what_becomes_of_it(joined: Appliance
         assert state["data"]["verdict"]["level"] == "broken"
 
 
+def test_a_stream_ends_with_the_token_that_opened_it(joined: Appliance) -> None:
+    gone, kept = joined.token("read", "gone"), joined.token("read", "kept")
+    with joined.following("/v1/events", gone) as ending, joined.following("/v1/events", kept) as going:
+        while b"event: state" not in ending.readline():
+            pass
+        joined.daemon.request("DELETE", "/v1/tokens/gone")
+        joined.daemon.request("POST", "/v1/tokens", {"name": "gone", "scope": "read"})  # another one of that name
+        while ending.readline():
+            pass
+        joined.daemon.request("POST", "/v1/cidrs", {"cidr": "10.244.0.0/16"})
+        while b"event: added" not in going.readline():
+            pass
+
+
 def test_a_broken_stream_goes_on_without_a_gap(joined: Appliance) -> None:
     joined.daemon.request("POST", "/v1/cidrs", {"cidr": "10.244.0.0/16"})
     joined.daemon.request("POST", "/v1/cidrs", {"cidr": "10.245.0.0/16"})

@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from api.client import Refused
+from appliance.tunnel.token import JoinToken, encode
 
 from .conftest import SECRET, TOKEN, Appliance, Cli
 
@@ -118,6 +119,19 @@ def test_the_command_removes_a_link(joined: Appliance, cli: Cli) -> None:
     done = cli("link", "rm", "hk")
     assert done.returncode == 1
     assert "nexthop link ls" in done.stderr
+
+
+def test_a_server_inside_of_a_carried_cidr_is_refused(joined: Appliance) -> None:
+    joined.daemon.request("POST", "/v1/cidrs", {"cidr": "10.244.0.0/16"})
+    inside = encode(JoinToken("10.244.0.10", 9443, "PIN=", "sz", "U0VDUkVU"))
+    for method, target, body in (
+        ("POST", "/v1/links", {"name": "sg", "token": inside}),
+        ("PUT", "/v1/links/hk/key", {"token": inside}),
+    ):
+        with pytest.raises(Refused) as caught:
+            joined.daemon.request(method, target, body)
+        assert (caught.value.problem["status"], caught.value.code) == (409, "tunnel-server")
+    assert [each["name"] for each in joined.daemon.get("/v1/links")["links"]] == ["hk"]
 
 
 def test_a_link_is_given_another_key(joined: Appliance, cli: Cli) -> None:

@@ -50,6 +50,9 @@ BAD = [
     ("POST", "/v1/cidrs", b"null", JSON, 422, "invalid-request"),
     ("POST", "/v1/cidrs", b"NaN", JSON, 422, "invalid-request"),
     ("POST", "/v1/cidrs", b"[" * 60000, JSON, 400, "bad-request"),
+    ("POST", "/v1/cidrs", b"[" * 20000 + b"]" * 20000, JSON, 400, "bad-request"),
+    ("POST", "/v1/cidrs", b'{"cidr": "10.244.0.0/16", "hold_down": ' + b"9" * 5000 + b"}", JSON, 400, "bad-request"),
+    ("POST", "/v1/cidrs", b'{"cidr": "10.244.0.0/16", "hold_down": 1e999}', JSON, 422, "invalid-request"),
     ("POST", "/v1/cidrs", b"{}", JSON, 422, "invalid-request"),
     ("POST", "/v1/cidrs", b'{"cidr": "10.244.0.0/16"}', {}, 422, "invalid-request"),  # not said to be JSON
     ("POST", "/v1/cidrs", b'{"cidr": 5}', JSON, 422, "invalid-request"),
@@ -74,7 +77,9 @@ def test_bad_requests_get_a_problem_document(
     assert problem["type"] == f"urn:nexthop:problem:{code}"
     assert problem["title"]
     assert problem["detail"]
-    assert isinstance(problem["reasons"], list)
+    assert all(reason["text"] for reason in problem["reasons"])
+    assert problem["reasons"]
+    assert "instance of" not in problem["detail"]  # a name from our sources says nothing to a client
     assert refusing.cidrs() == []
 
 

@@ -15,7 +15,7 @@ _MAKERS = {"Problem", "_refused", "_refusal", "_stranger"}
 
 def in_source() -> set[str]:
     """Return the codes that the API's sources give a problem: the second argument of whatever makes one."""
-    found = {code for code, _ in problem._HTTP.values()} | {"http"}
+    found = {each[0] for each in problem._HTTP.values()} | {"http"}
     found |= {code for _, code, _ in entries._PROBLEMS} | {entries._UNAVAILABLE[0]}
     for path in (ROOT / "api").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

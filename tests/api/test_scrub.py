@@ -31,6 +31,20 @@ ENCODINGS = {
     "base64url": lambda text: base64.urlsafe_b64encode(b"x" + text.encode()).decode().rstrip("="),
     "inside base64": lambda text: base64.b64encode(b"Authorization: Bearer " + text.encode() + b"\r\n").decode(),
     "base64 in hex": lambda text: base64.b64encode(text.encode()).decode().encode().hex(),
+    "percent in percent": lambda text: "".join(f"%25{byte:02X}" for byte in text.encode()),
+    "base32": lambda text: base64.b32encode(text.encode()).decode(),
+    "base32 of more": lambda text: base64.b32encode(b"key " + text.encode() + b"\n").decode().lower(),
+    "base64 in lines": lambda text: base64.encodebytes(b"Authorization: Bearer " + text.encode() * 3).decode(),
+    "base64 of UTF-16": lambda text: base64.b64encode(text.encode("utf-16-le")).decode(),
+    "hex with colons": lambda text: text.encode().hex(":"),
+    "hex with spaces": lambda text: text.encode().hex(" "),
+    "C": lambda text: ", ".join(f"0x{byte:02x}" for byte in text.encode()),
+    "backslashes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
+    "JavaScript": lambda text: "".join(f"\\u{byte:04x}" for byte in text.encode()),
+    "octal": lambda text: "".join(f"\\{byte:03o}" for byte in text.encode()),
+    "HTML": lambda text: "".join(f"&#{byte};" for byte in text.encode()),
+    "HTML in hex": lambda text: "".join(f"&#x{byte:x};" for byte in text.encode()),
+    "a list of numbers": lambda text: json.dumps(list(text.encode())),
     "JSON": lambda text: json.dumps({"AccessKeySecret": text}),
     "TOML": lambda text: f'key = "{text}"',
     "a header": lambda text: f"authorization: Bearer {text}",
@@ -66,6 +80,9 @@ cloud: DescribeRouteEntryList: Forbidden.RAM [Forbidden.RAM, 0ED8D006-F706-4D23-
 -A NEXTHOP-POST -s 172.18.0.0/16 -d 10.244.0.0/16 -o tun-hk -j MASQUERADE
 net.ipv4.conf.tun-hk.ignore_routes_with_linkdown = 1
 2026-01-01 00:00:00,000 INFO appliance.links: link hk joined: client shenzhen of 203.0.113.10:9443
+SHA256 Fingerprint=2F:01:9A:33:47:C4:5D:62:7B:80:91:A6:BF:C8:D9:E0:F1:02:13:24:35:46:57:68:79:8A:9B:AC:BD:CE:DF:E0
+    link/ether 00:16:3e:12:34:56 brd ff:ff:ff:ff:ff:ff
+{"rtt_ms": [21, 22, 21, 23, 24, 22, 21, 21, 23, 25, 24, 22, 21, 23, 24, 22], "at": [10, 12, 14, 16, 18, 20, 22]}
 {"cidr": "10.244.0.0/16", "etag": "0123456789abcdef", "vpc_id": "vpc-uf6f7l4fg90oxp2tcfuda", "snat": true}
 """
     assert Scrubber()(text) == text

@@ -133,7 +133,8 @@ def test_it_answers_with_an_unreadable_store(joined: Appliance, cli: Cli) -> Non
 
 def test_a_fresh_appliance_says_what_to_do_first(appliance: Appliance, cli: Cli) -> None:
     done = cli("status")
-    assert "nexthop link join" in done.stdout.splitlines()[0]
+    assert done.stdout.splitlines()[0] == "OK: there is no link yet"
+    assert "nexthop link join" in done.stdout.splitlines()[1]
     assert "nexthop cidr add" in done.stdout
 
 

@@ -77,7 +77,7 @@ SYSTEMCTL = """#!/bin/sh
 echo "$@" >>{home}/called
 case "$1" in
 restart) case "$(cat {home}/unstartable 2>/dev/null)" in *"$(readlink {home}/opt/current)"*) exit 1 ;; esac
-    case "$2" in nexthopd.service)
+    case "$*" in *nexthopd.service*)
         realpath {home}/opt/current >{home}/running
         schema=$(cat {home}/migrates 2>/dev/null) &&
             {python} -c "import sqlite3 as s; s.connect('{home}/nexthop.db').execute('PRAGMA user_version=$schema')" ;;
@@ -156,7 +156,7 @@ def test_a_release_that_is_unwell_is_taken_back_before_any_tunnel_was_touched(
         go(place, release(tmp_path, "2.0", health))
     assert runs(place) == "1.0"
     assert not [line for line in called(place) if "gtun" in line]
-    assert called(place)[-1] == "restart nexthopd.service"
+    assert called(place)[-1] == "restart nexthop-forward.service nexthopd.service"
 
 
 def test_one_that_does_not_start_is_taken_back(place, tmp_path) -> None:

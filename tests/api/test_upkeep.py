@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from appliance import backup
 from appliance.backup import Saved
 from appliance.model import Intent
@@ -20,11 +22,15 @@ def test_a_database_in_order_is_not_replaced(joined: Appliance) -> None:
 
 
 def test_a_damaged_one_is_restored_by_the_command(joined: Appliance, cli: Cli) -> None:
-    backup.save(joined.state / "nexthop.db", Saved(1.0, (Intent(POD, "hk"),), frozenset()))
+    token = joined.token()
+    with joined.store() as store:
+        backup.save(joined.state / "nexthop.db", replace(store.saved(), intents=(Intent(POD, "hk"),)))
     damage(joined)
     assert refused(joined, "POST", "/v1/cidrs", {"cidr": PODS})["code"] == "store-unavailable"
     assert joined.daemon.get("/v1/status")["findings"][0]["code"] == "store-unavailable"
     done = cli("restore")
     assert done.returncode == 0, done.stderr
-    assert "restored 1 CIDRs" in done.stdout
+    assert done.stdout.startswith("restored 1 CIDRs and 1 tokens; the damaged one is ")
+    assert "nexthop token ls" in done.stderr
+    assert joined.remote("GET", "/v1/session", token).json["name"] == "token test"
     assert [each["cidr"] for each in joined.daemon.get("/v1/cidrs")["cidrs"]] == [PODS]

@@ -11,7 +11,8 @@ from pathlib import Path
 from appliance.attract import Attract
 from appliance.guard import Facts
 from appliance.intent import IntentStore
-from appliance.model import Network
+from appliance.model import Intent, Network
+from appliance.status import LayerState
 from cloud.provider import (
     CloudError,
     Provider,
@@ -42,6 +43,12 @@ class Bench:
     attract: Attract
     facts: Facts = field(default_factory=lambda: Facts(links=frozenset({"hk"})))
     connect_error: CloudError | None = None
+
+    async def attracting(self, network: Network) -> None:
+        """Ask for a CIDR that the kernel carries, and wait until the cloud sends it here."""
+        self.forward.carry(network)
+        self.store.put(Intent(network, "hk"))
+        await until(lambda: self.attract.layer(network).state is LayerState.OK)
 
     async def settled(self) -> None:
         """Wait for a whole pass that sent nothing."""

@@ -8,15 +8,10 @@ from dataclasses import replace
 from ipaddress import IPv4Address, ip_interface, ip_network
 from pathlib import Path
 
-from appliance.forward import Forward
-from appliance.forwardclient import ForwardClient
-from appliance.forwardserver import ForwardServer
-from appliance.intent import IntentStore
 from appliance.kernel.choose import Chosen
 from appliance.kernel.firewall import FirewallError
 from appliance.kernel.rules import Rules
 from appliance.kernel.state import Device, DeviceGone, Drift, KernelState, Network, Refused, Route
-from appliance.links import Links
 from cloud.provider import (
     CloudError,
     Denied,
@@ -140,14 +135,18 @@ def chosen(firewall: FakeFirewall, *others: FakeFirewall, reason: str | None = N
 
 
 class FakeSysctls:
-    """Everything right, until `drifts` says otherwise."""
+    """Everything right, until `drifts` says otherwise. `before`: what `log` held when the machine began to forward."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Sequence[tuple[str, Route | str]] = ()) -> None:
+        self._log = log
+        self.before: list[tuple[str, Route | str]] = []
         self.drifts: list[Drift] = []  # shown once, as what was mended is
         self.stubborn: list[Drift] = []
         self.asked: list[tuple[str | None, frozenset[str], bool]] = []
 
-    def __call__(self, vpc: str | None, devices: Collection[str], v6: bool) -> Sequence[Drift]:
+    def __call__(self, vpc: str | None, devices: Collection[str], v6: bool, forwards: bool) -> Sequence[Drift]:
+        if forwards and not self.before:
+            self.before = list(self._log)
         self.asked.append((vpc, frozenset(devices), v6))
         found, self.drifts = self.drifts, []
         return [*found, *self.stubborn]
@@ -267,35 +266,3 @@ def make_links(state: Path, names: Iterable[str] = ("hk",)) -> None:
             f'[link]\nname = "{name}"\ndevice = "tun-{name}"\nserver = "203.0.113.10:9443"\n'
             'pin = "pin"\nclient = "sz"\nkey = "SECRETKEY"\njoin = "SECRETJOIN"\n'
         )
-
-
-class Ends:
-    """Both ends of the conversation between nexthop-forward and nexthopd, in one event loop, over a real socket.
-
-    `make` makes the `Forward` that speaks here. Either end may be started and ended by itself, as its process may be.
-    """
-
-    def __init__(self, place: Path, store: IntentStore, links: Links, make: Callable[[ForwardServer], Forward]) -> None:
-        self.path = place / "forward.sock"
-        self.store, self.links, self._make = store, links, make
-        self.forward, self.server = self._new_forward()
-        self.client = self._new_client()
-
-    def _new_forward(self) -> tuple[Forward, ForwardServer]:
-        server = ForwardServer(self.path)
-        return self._make(server), server
-
-    def _new_client(self) -> ForwardClient:
-        async def devices() -> Mapping[str, Device]:
-            return {}
-
-        return ForwardClient(self.path, self.store, self.links, devices, retry=0.002)
-
-    def forward_dies(self) -> None:
-        """Make a new one, with nothing remembered; the old one's tasks are the caller's to end."""
-        self.forward, self.server = self._new_forward()
-
-    def daemon_dies(self) -> None:
-        """Likewise."""
-        self.store._callbacks.clear()
-        self.client = self._new_client()

@@ -32,9 +32,7 @@ def test_wants_only_what_the_kernel_carries(tmp_path: Path) -> None:
 def test_an_entry_stays_while_the_kernel_repairs_itself(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as bench:
-            bench.forward.carry(POD)
-            bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            await bench.attracting(POD)
             bench.forward.carry()
             await bench.settled()
             assert bench.cloud.did == [("ensure", POD)]
@@ -45,9 +43,7 @@ def test_an_entry_stays_while_the_kernel_repairs_itself(tmp_path: Path) -> None:
 def test_marks_withdrawn_only_after_a_pass_that_saw_nothing_and_sent_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as bench:
-            bench.forward.carry(POD)
-            bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            await bench.attracting(POD)
             bench.cloud.lands = False  # the answer says done, but it is not
             bench.store.leave(POD)
             await until(lambda: bench.cloud.did.count(("withdraw", POD)) > 2)
@@ -81,9 +77,7 @@ def test_a_leaving_cidr_whose_request_is_under_way_is_not_marked(tmp_path: Path)
 def test_a_second_pass_without_change_sends_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as bench:
-            bench.forward.carry(POD)
-            bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            await bench.attracting(POD)
             await bench.settled()
             await bench.settled()
             assert bench.cloud.did == [("ensure", POD)]

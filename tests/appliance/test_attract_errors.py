@@ -264,9 +264,7 @@ def test_a_fault_of_ours_is_shown_and_does_not_end_the_loop(tmp_path: Path, monk
                 patch.setattr(bench.store, "released", lambda: 1 / 0)
                 bench.attract.wake()
                 await until(lambda: (found := bench.attract.status().error) is not None and "ZeroDiv" in found.text)
-            bench.forward.carry(POD)
-            bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            await bench.attracting(POD)
 
     asyncio.run(scenario())
 

@@ -26,9 +26,7 @@ def history(bench: Bench, what: str) -> list[str]:
 def test_what_somebody_deleted_is_in_the_history_as_drift_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as bench:
-            bench.forward.carry(POD)
-            bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            await bench.attracting(POD)
             assert history(bench, "drift") == []
             bench.cloud.entries = [e for e in bench.cloud.entries if e.table != "vtb-2"]
             await until(lambda: bench.cloud.did == [("ensure", POD)] * 2)
@@ -43,9 +41,7 @@ def test_what_somebody_deleted_is_in_the_history_as_drift_once(tmp_path: Path) -
 def test_what_somebody_pointed_elsewhere_is_a_conflict_until_it_is_adopted(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as bench:
-            bench.forward.carry(POD)
-            bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            await bench.attracting(POD)
             first = replace(bench.cloud.entries[0], owner=Owner.CHANGED, next_hop="i-other")
             bench.cloud.entries[0] = first
             await until(lambda: bench.attract.layer(POD).code == "changed-by-hand")
@@ -110,9 +106,7 @@ def test_a_foreign_entry_is_shown_and_never_touched(tmp_path: Path) -> None:
 def test_an_entry_that_somebody_deletes_comes_back_at_the_next_resync(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as bench:
-            bench.forward.carry(POD)
-            bench.store.put(Intent(POD, "hk"))
-            await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
+            await bench.attracting(POD)
             bench.cloud.entries.pop()
             await until(lambda: bench.cloud.did == [("ensure", POD)] * 2)
             await until(lambda: bench.attract.layer(POD).state is LayerState.OK)
@@ -137,7 +131,7 @@ def test_a_request_that_lands_after_the_cidr_was_given_back_is_undone(tmp_path: 
             bench.store.put(Intent(POD, "hk"))
             bench.store.leave(POD)
             await until(lambda: (found := bench.store.get(POD)) is not None and found.phase is Phase.WITHDRAWN)
-            bench.store.drop(POD)
+            bench.store.drop(POD, bench.store.all()[0].revision)
             bench.cloud.entries = [entry(POD)]  # sent by a daemon that is dead by now
             await until(lambda: bench.cloud.did == [("withdraw", POD)] and not bench.cloud.entries)
             assert bench.attract.status().strays == ()

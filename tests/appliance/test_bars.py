@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,10 +12,12 @@ from pathlib import Path
 from appliance.attract import Attract
 from appliance.bars import bars, trespassing
 from appliance.forward import Forward, Pace
+from appliance.forwardclient import ForwardClient
 from appliance.forwardserver import ForwardServer
 from appliance.guard import Facts, Reason, Severity
 from appliance.intent import IntentStore
 from appliance.intentreader import IntentReader
+from appliance.kernel.state import Device
 from appliance.links import Links
 from appliance.model import Bar, Intent, Network, Phase
 from appliance.status import LayerState
@@ -24,7 +26,6 @@ from tests.appliance.fakes import (
     POD,
     SERVICE,
     VPC,
-    Ends,
     FakeCloud,
     FakeFirewall,
     FakeRoutes,
@@ -67,7 +68,7 @@ class Whole:
     cloud: FakeCloud
     routes: FakeRoutes
     attract: Attract
-    ends: Ends
+    client: ForwardClient
     silent: bool = True
 
     def routed(self, network: Network) -> bool:
@@ -86,10 +87,12 @@ async def whole(place: Path) -> AsyncIterator[Whole]:
     reader = IntentReader(store.path)
     pace = Pace(glance=0.01, whole=0.05, first_retry=0.01, last_retry=0.05)
 
-    def make(server: ForwardServer) -> Forward:
-        return Forward(reader, links, routes, chosen(FakeFirewall()), server, sysctls=FakeSysctls(), pace=pace)
+    async def devices() -> Mapping[str, Device]:
+        return {}
 
-    ends = Ends(place, store, links, make)
+    server = ForwardServer(place / "forward.sock")
+    forward = Forward(reader, links, routes, chosen(FakeFirewall()), server, sysctls=FakeSysctls(), pace=pace)
+    client = ForwardClient(place / "forward.sock", store, links, devices, retry=0.002)
 
     async def connect() -> Provider:
         if made.silent:
@@ -99,10 +102,10 @@ async def whole(place: Path) -> AsyncIterator[Whole]:
     async def facts(vpc: Vpc) -> Facts:
         return Facts(vpc=vpc, intents=store.all(), links=frozenset({"hk"}))
 
-    attract = Attract(store, connect, ends.client, facts, resync=0.05, first_retry=0.01, jitter=lambda: 0.5)
-    made = Whole(store, cloud, routes, attract, ends)
+    attract = Attract(store, connect, client, facts, resync=0.05, first_retry=0.01, jitter=lambda: 0.5)
+    made = Whole(store, cloud, routes, attract, client)
     store.all()
-    work = (ends.forward.run(), ends.server.run(ends.forward), ends.client.run(), attract.run())
+    work = (forward.run(), server.run(forward), client.run(), attract.run())
     tasks = [asyncio.get_running_loop().create_task(each) for each in work]
     try:
         yield made
@@ -123,7 +126,7 @@ def test_what_was_taken_while_the_cloud_was_silent_goes_from_the_kernel_once_it_
             await until(lambda: it.routed(HOSTS) and it.routed(POD))
             it.silent = False
             await until(lambda: not it.routed(HOSTS))  # not even what answers "unreachable": they are answered by eth0
-            for layer in (it.ends.client.layer(HOSTS), it.attract.layer(HOSTS)):
+            for layer in (it.client.layer(HOSTS), it.attract.layer(HOSTS)):
                 assert (layer.state, layer.code) == (LayerState.ERROR, "overlaps-vswitch")
             await until(lambda: it.attract.layer(POD).state is LayerState.OK)
             assert it.routed(POD)
@@ -132,7 +135,7 @@ def test_what_was_taken_while_the_cloud_was_silent_goes_from_the_kernel_once_it_
             it.cloud.vpc = replace(VPC, vswitches=VPC.vswitches[1:])
             await until(lambda: it.routed(HOSTS))
             await until(lambda: it.attract.layer(HOSTS).state is LayerState.OK)
-            assert it.ends.client.layer(HOSTS).state is LayerState.OK
+            assert it.client.layer(HOSTS).state is LayerState.OK
 
     asyncio.run(scenario())
 

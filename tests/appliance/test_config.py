@@ -24,6 +24,7 @@ def test_every_key_can_be_set() -> None:
         [kernel]
         firewall = "nftables"
         conntrack = 524288
+        inbound = ["hk", "sg"]
         [cloud]
         provider = "none"
         endpoint = "100.100.0.10:80"
@@ -40,6 +41,7 @@ def test_every_key_can_be_set() -> None:
     assert config.paths == Paths(Path("/s"), Path("/r"))
     assert (config.api.group, config.kernel.firewall) == ("wheel", "nftables")
     assert config.kernel.conntrack == 524288
+    assert config.kernel.inbound == ("hk", "sg")
     assert config.cloud == CloudConfig(
         provider="none",
         endpoint="100.100.0.10:80",
@@ -71,6 +73,8 @@ def test_every_key_can_be_set() -> None:
         ("[cloud]\nappliance_id = 'a b'", ["cloud.appliance_id", "letters"]),
         ("[cloud]\nmetadata = '100.100.100.200'", ["cloud.metadata", "http://"]),
         ("[cloud]\ncredentials = 'mine'", ["cloud.credentials", "role"]),
+        ("[kernel]\ninbound = 'hk'", ["kernel.inbound", '["hk"]']),
+        ("[kernel]\ninbound = ['tun-hk; drop']", ["kernel.inbound"]),
         ("[kernel]\nfirewall = 'ufw'", ["kernel.firewall", '"nftables"']),
         ("[paths]\nstate = 'lib'", ["paths.state", "absolute"]),
         ("[api]\ngroup = ''", ["api.group"]),

@@ -69,6 +69,12 @@ def test_a_far_end() -> None:
         ("role: gtund\n", "server.public is missing"),
         ("role: gtund\nserver: {public: 'a:1'}\n", "tunnel.serve is missing"),
         ("role: gtund\nserver: {public: 'a:1'}\ntunnel: {serve: [10.0.0.0/8]}\ncidrs: {}\n", "cidrs is not for gtund"),
+        (
+            "role: gtund\nserver: {public: 'a:1', pubic: x}\ntunnel: {serve: [10.0.0.0/8]}\n",
+            "[server] pubic is not known",
+        ),
+        ("role: gtund\nserver: {public: 'a'}\ntunnel: {serve: [10.0.0.0/8]}\n", "write host:port"),
+        ("role: gtund\nserver: {public: 'a:1'}\ntunnel: {serve: [10.0.0.1/8]}\n", "has host bits set"),
         ("role: appliance\n  cidrs: [\n", "line 2"),
         ("role: \x00\n", "characters that no text has"),
     ],

@@ -29,6 +29,22 @@ def phase(store: IntentStore) -> Phase | None:
     return None if found is None else found.phase
 
 
+def drop(store: IntentStore) -> bool:
+    """Drop the record as it is now."""
+    found = store.get(POD)
+    return store.drop(POD, found.revision if found else 0)
+
+
+def withdrawn(store: IntentStore) -> int:
+    """Ask for it and give it back; return the revision at which the cloud sends it here no more."""
+    store.put(Intent(POD, "hk"))
+    store.leave(POD)
+    store.withdrawn(POD)
+    found = store.get(POD)
+    assert found is not None
+    return found.revision
+
+
 def test_what_was_acknowledged_is_read_by_the_next_process(store: IntentStore) -> None:
     assert store.put(Intent(POD, "hk", snat=False, comment="pods")) is True
     assert reopened(store).all() == (Intent(POD, "hk", snat=False, comment="pods", created_at=1000.0),)
@@ -53,29 +69,59 @@ def test_new_attributes_of_a_present_cidr_are_taken_over(store: IntentStore) -> 
 def test_phases_go_one_way_and_put_turns_back_from_any(store: IntentStore) -> None:
     store.put(Intent(POD, "hk"))
     assert store.withdrawn(POD) is False
-    assert store.drop(POD) is False
+    assert drop(store) is False
     assert store.leave(POD).phase is Phase.LEAVING
     assert store.leave(POD).phase is Phase.LEAVING
-    assert store.drop(POD) is False
+    assert drop(store) is False
     assert store.put(Intent(POD, "hk")) is True
     assert phase(store) is Phase.PRESENT
     store.leave(POD)
     assert store.withdrawn(POD) is True
     assert store.leave(POD).phase is Phase.WITHDRAWN
     assert store.put(Intent(POD, "hk")) is True
-    assert store.drop(POD) is False
+    assert drop(store) is False
     store.leave(POD)
     store.withdrawn(POD)
-    assert store.drop(POD) is True
+    assert drop(store) is True
     assert phase(store) is None
-    assert store.drop(POD) is False
+    assert drop(store) is False
+
+
+def test_every_change_of_a_record_has_a_revision_that_none_had_before(store: IntentStore) -> None:
+    seen = []
+    for snat in (True, False):
+        for change in (
+            lambda snat=snat: store.put(Intent(POD, "hk", snat)),
+            lambda snat=snat: store.put(Intent(POD, "hk", not snat)),
+            lambda: store.leave(POD),
+            lambda: store.withdrawn(POD),
+        ):
+            change()
+            found = reopened(store).get(POD)
+            assert found is not None
+            seen.append(found.revision)
+        store.put(Intent(POD, "hk", not snat, comment="again"))
+        withdrawn(store)
+        assert drop(store)
+    assert seen == sorted(set(seen))
+
+
+def test_what_was_seen_of_an_earlier_life_drops_nothing(store: IntentStore) -> None:
+    first = withdrawn(store)
+    second = withdrawn(store)  # revived
+    assert store.drop(POD, first) is False
+    assert store.drop(POD, second) is True
+    third = withdrawn(store)  # made anew, where the record was dropped
+    assert store.drop(POD, second) is False
+    assert phase(store) is Phase.WITHDRAWN
+    assert store.drop(POD, third) is True
 
 
 def test_what_was_given_back_is_remembered_until_it_is_asked_for_again(store: IntentStore) -> None:
     store.put(Intent(POD, "hk"))
     store.leave(POD)
     store.withdrawn(POD)
-    store.drop(POD)
+    drop(store)
     assert reopened(store).released() == {POD}
     store.put(Intent(POD, "hk"))
     assert store.released() == frozenset()
@@ -93,7 +139,7 @@ def test_callbacks_come_after_the_change_is_on_disk(store: IntentStore) -> None:
     store.put(Intent(POD, "hk"))
     store.leave(POD)
     store.withdrawn(POD)
-    store.drop(POD)
+    drop(store)
     assert seen == [Phase.PRESENT, Phase.LEAVING, Phase.WITHDRAWN, None]
 
 

@@ -106,10 +106,10 @@ def test_silence_is_a_gtun_that_does_not_run(path: Path, monkeypatch: pytest.Mon
 
 def test_a_gtun_that_does_not_take_its_file_says_why(path: Path) -> None:
     async def scenario() -> None:
-        assert await linkcontrol.reload(path) == ""  # none runs: the next one reads the file
+        assert await linkcontrol.reload(path, "[link]") == ""  # none runs: the next one reads the file
         async with answering(path, b'{"error": "the server does not know this token"}'):
-            assert await linkcontrol.reload(path) == "the server does not know this token"
+            assert await linkcontrol.reload(path, "[link]") == "the server does not know this token"
         async with answering(path, b"{}"):
-            assert await linkcontrol.reload(path) == ""
+            assert await linkcontrol.reload(path, "[link]") == ""
 
     asyncio.run(scenario())

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.links import BadLinkName, LinkExists, Links, UnknownLink
+from appliance.links import BadLinkName, LinkExists, LinkRefused, Links, UnknownLink
+from appliance.tunnel import report
 from appliance.tunnel.token import BadToken, JoinToken, encode
 from tests.appliance.fakes import make_links
 
@@ -55,6 +56,31 @@ def test_joining_writes_a_private_file_with_a_key_of_its_own(links: Links, root:
     assert calls == [None]
     links.join("sg", TOKEN)
     assert tomllib.loads((root / "state/links/sg.toml").read_text())["link"]["key"] != key
+
+
+def test_a_directory_of_links_that_vanished_is_not_taken_for_an_empty_one(links: Links, root: Path) -> None:
+    """Whoever believed it would delete every tunnel's device."""
+    links.join("hk", TOKEN)
+    (root / "state").rename(root / "away")
+    for mounted in (False, True):
+        if mounted:
+            (root / "state").mkdir()  # where a volume was mounted there is an empty directory
+        for ask in (links.all, links.devices):
+            with pytest.raises(OSError, match="links"):
+                ask()
+    (root / "state").rmdir()
+    (root / "away").rename(root / "state")
+    assert links.devices() == {"hk": "tun-hk"}
+
+
+def test_a_machine_that_never_had_a_link_has_none(links: Links, root: Path) -> None:
+    with pytest.raises(OSError, match="state"):
+        links.devices()  # not even the place for them is there
+    (root / "state").mkdir()
+    assert links.devices() == {}
+    links.join("hk", TOKEN)
+    links.rm("hk")
+    assert links.devices() == {}
 
 
 def test_neither_token_nor_key_is_ever_said(links: Links, root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,6 +141,34 @@ def test_the_server_in_a_file_of_gtun_2_0_2_is_seen(links: Links, root: Path) ->
     (root / "state/links/old.toml").write_text('[client]\nserver = "203.0.113.20:9092"\nauth_key = "SECRET"\n')
     assert [link.server for link in links.all()] == ["203.0.113.20:9092"]
     assert "SECRET" not in repr(links.all())
+
+
+@pytest.mark.parametrize("error", ["", "the server refuses the token"])
+def test_a_running_gtun_is_told_the_new_file_and_may_refuse_it(root: Path, error: str) -> None:
+    """Told, since what it reads may be a copy from when it began."""
+    heard: list[bytes] = []
+
+    async def reload(text: bytes) -> report.Report:
+        heard.append(text)
+        return {"error": error} if error else {"reloaded": "hk"}
+
+    async def scenario() -> None:
+        links = Links(root / "state", root / "run")
+        links.join("hk", TOKEN)
+        path = root / "state/links/hk.toml"
+        before = path.read_bytes()
+        async with report.serve(root / "run/links/hk.sock", dict, {"reload": reload}):
+            await links.renew("hk")
+            if error:
+                with pytest.raises(LinkRefused, match=error):
+                    await links.rotate("hk", TOKEN)
+                assert path.read_bytes() == before
+            else:
+                await links.rotate("hk", TOKEN)
+                assert path.read_bytes() == heard[1] != before
+        assert heard[0] == before
+
+    asyncio.run(scenario())
 
 
 def test_no_socket_is_a_gtun_that_does_not_run(links: Links, root: Path) -> None:

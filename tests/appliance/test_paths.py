@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,43 @@ def test_an_up_tunnel_that_does_not_forward_is_down() -> None:
     probed(world, 2, paths)
     assert paths.judged(UP) is UP
     assert [what for _, what, _ in world.told] == ["path works", "path broke", "path works"]
+
+
+def test_a_far_end_that_never_answered_a_ping_is_unproven_and_not_down() -> None:
+    """Its own firewall may drop pings; sealed probes have proved the session."""
+    world = World()
+    world.silent = {"icmp:100.64.240.1"}
+    paths = probed(world, 5)
+    judged = paths.judged(UP)
+    assert (judged.state, judged.code) == ("up", "unproven")
+    assert "no answer from icmp:100.64.240.1" in judged.reason
+    assert world.told == [("link hk", "path unproven", "")]
+    world.silent = set()
+    probed(world, 2, paths)
+    assert paths.judged(UP) is UP
+
+
+def test_an_answer_in_an_earlier_session_proves_nothing_of_this_one() -> None:
+    world = World()
+    world.links = (replace(UP, since=1.0),)
+    paths = probed(world, 1)
+    world.links = (replace(UP, since=2.0),)
+    world.silent = {"icmp:100.64.240.1"}
+    probed(world, 3, paths)
+    assert paths.judged(world.links[0]).code == "unproven"
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_what_answers_through_a_link_proves_it_though_its_far_end_answers_no_ping(*, once: bool) -> None:
+    world = World()
+    world.intents = (Intent(SERVICE, "hk", probe=parse_target("tcp:10.96.0.10:80")), Intent(POD, "sg"))
+    paths = probed(world, int(once))
+    world.silent = {"icmp:100.64.240.1"}
+    probed(world, 3, paths)
+    assert paths.judged(UP) is UP
+    world.silent |= {"tcp:10.96.0.10:80"}
+    probed(world, 3, paths)
+    assert paths.judged(UP).code == ("no-path" if once else "unproven")
 
 
 def test_each_cidr_with_a_target_is_asked_through_its_own_device() -> None:

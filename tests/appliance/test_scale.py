@@ -9,7 +9,7 @@ from pathlib import Path
 from appliance.kernel.state import Route
 from appliance.model import Intent
 from tests.appliance.fakes import until
-from tests.appliance.test_forward import running
+from tests.appliance.forwardbench import running
 
 MANY = tuple(Intent(ip_network(f"10.{i // 250}.{i % 250}.0/24"), "hk") for i in range(1000))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from appliance.status import (
     Repeated,
     Status,
 )
+from appliance.tunnel.session import Refusal
 from appliance.verdict import Finding, Level, Verdict, findings, judge
 from tests.appliance.fakes import POD, SERVICE
 
@@ -48,7 +50,8 @@ def test_all_well() -> None:
 def test_a_fresh_appliance_is_well_and_says_what_to_do() -> None:
     said, found = status(links=())
     assert said.level is Level.OK
-    assert "nexthop link join" in said.text
+    assert said.text == "there is no link yet"
+    assert "nexthop link join" in said.next_step
     assert codes(found) == [("ok", "no-link"), ("ok", "no-cidr")]
 
 
@@ -63,6 +66,14 @@ def test_the_first_line_says_why_the_link_is_down(code: str) -> None:
     assert found[0].next_step
 
 
+@pytest.mark.parametrize("code", [*(each.value for each in Refusal), "pin-mismatch", "gone", "timeout", "device"])
+def test_for_every_end_of_a_session_there_is_a_next_step_of_its_own(code: str) -> None:
+    said, _ = status(READY, links=(replace(UP, state="down", code=code),))
+    unknown, _ = status(READY, links=(replace(UP, state="down", code="of-tomorrow"),))
+    assert said.next_step != unknown.next_step
+    assert ("nexthop link rotate hk" in said.next_step) == (code in {"denied", "removed", "pin-mismatch"})
+
+
 def test_somebody_who_keeps_changing_a_setting_is_told_with_how_often() -> None:
     whole = Status((UP,), (READY,), IPTABLES, CLOUD, meddling=(Repeated("sysctl", "net/ipv4/ip_forward", 47),))
     (found,) = findings(whole)
@@ -70,6 +81,25 @@ def test_somebody_who_keeps_changing_a_setting_is_told_with_how_often() -> None:
     assert "net/ipv4/ip_forward" in found.text
     assert "47 times in the last minute" in found.text
     assert "sysctl.d" in found.next_step
+
+
+def test_a_link_whose_path_is_unproven_is_shown_with_what_would_prove_it() -> None:
+    said, found = status(READY, links=(replace(UP, code="unproven", reason="no ping was answered"),))
+    assert codes(found) == [("degraded", "link-unproven")]
+    assert "link hk is up (unproven): no ping was answered; 1 of 1 CIDRs ready, 1 of 1 links up" in said.text
+    assert "--probe" in said.next_step
+
+
+@pytest.mark.parametrize("state", ["connecting", "down"])
+@pytest.mark.parametrize("code", ["", "denied", "of-tomorrow"])
+@pytest.mark.parametrize("layer", ["foreign-entry", "cloud-quota", "of-tomorrow"])
+def test_no_finding_says_anything_twice(state: str, code: str, layer: str) -> None:
+    broken = replace(READY, cloud=Layer(LayerState.ERROR, "vtb-1 has no room", layer))
+    told = [*status(broken, links=(replace(UP, state=state, code=code),))[1], *status(links=())[1]]
+    for finding in told:
+        assert finding.next_step not in finding.text
+        words = finding.text.replace("(", "").replace(")", "").replace(":", "").split()
+        assert not any(one == other for one, other in itertools.pairwise(words)), finding.text
 
 
 def test_one_of_two_links_down_is_degraded() -> None:

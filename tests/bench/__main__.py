@@ -1,9 +1,9 @@
 """`./run bench`: how fast is it, compared with no tunnel and with the tunnels that Debian has?
 
-    python -m tests.bench                       everything; about half an hour
+    python -m tests.bench                       everything; about fifty minutes
     python -m tests.bench --quick               the gist, in less than four minutes
     python -m tests.bench --json FILE           the readings of every round as well
-    python -m tests.bench --only fast,stream    only these sections and contenders
+    python -m tests.bench --only fast,stream    only these sections and contenders (wan-1: that loss alone, in percent)
 
 Sections: fast (no delay, offloads as the kernel has them), plain (the same with TSO, GSO and GRO off everywhere), wan
 (115 ms, 200 Mbit/s, losses), clients (gtund's memory), whole (the appliance with its cloud and API). It needs root and
@@ -22,7 +22,7 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +44,7 @@ _PROCESSORS: Final = 2
 _DEFAULT: Final = "hybrid"  # the channel that the lab's link has
 _LOOK: Final = 2.0
 INVALID: Final = 3
+_SECTIONS: Final = frozenset({*plan.SECTIONS, *(plan.wan(loss) for loss in plan.FULL.wan.losses)})
 
 
 def tell(text: str) -> None:
@@ -87,7 +88,7 @@ class Run:
 
     def _wan(self) -> None:
         peers = self.plan.wan.peer_rounds > 0
-        losses = [longline.name(loss) for loss in self.plan.wan.losses]
+        losses = [plan.wan(loss) for loss in self.plan.wan.losses]
         here = [
             one for one in self.taking_part if (peers or not one.peer) and any(one.takes_part(name) for name in losses)
         ]
@@ -134,7 +135,8 @@ def report(run: Run, validity: verdict.Validity, found: dict[str, str], judged: 
 
 def work(options: argparse.Namespace, chosen: plan.Plan, names: frozenset[str]) -> int:
     """Measure and report; return the exit status."""
-    sections = names & set(plan.SECTIONS) or frozenset(plan.SECTIONS)
+    chosen = replace(chosen, wan=chosen.wan.only(names))
+    sections = frozenset(name.partition("-")[0] for name in names & _SECTIONS) or frozenset(plan.SECTIONS)
     taking_part = [one for one in contenders.chosen(names) if one.key in names or one.key not in chosen.without]
     run = Run(chosen, sections, taking_part)
     begin, before = time.time(), usage.machine()
@@ -183,7 +185,7 @@ def guarded(options: argparse.Namespace, chosen: plan.Plan, names: frozenset[str
 
 def main() -> int:
     """Read the command line."""
-    known = (*plan.SECTIONS, *(one.key for one in contenders.ALL))
+    known = (*sorted(_SECTIONS), *(one.key for one in contenders.ALL))
     parser = argparse.ArgumentParser(
         prog="./run bench", description="Compare with no tunnel and with Debian's tunnels."
     )

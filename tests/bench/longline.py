@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from tests.bench import measure
 from tests.bench.local import turned
 from tests.bench.metrics import Section
+from tests.bench.plan import wan
 from tests.bench.stats import window
 from tests.bench.topology import end
 from tests.lab.space import PYTHON, Failed
@@ -50,11 +51,6 @@ class Relay:
         )
 
 
-def name(loss: float) -> str:
-    """Return the section's name for a probability of loss."""
-    return f"wan-{loss * 100:g}"
-
-
 def run(
     net: Net, relay: Relay, tunnels: Sequence[Tunnel], plan: Long, tell: Callable[[str], None]
 ) -> tuple[list[Section], list[str]]:
@@ -63,10 +59,10 @@ def run(
     early, late = (f"{begin:g}-{end:g} s" for begin, end in (plan.early, plan.late))
     for loss in plan.losses:
         title = f"{2 * ONE_WAY_MS:g} ms, {MBPS} Mbit/s, {loss * 100:g} % loss; start = {early}, settled = {late}"
-        section = Section(name(loss), title)
+        section = Section(wan(loss), title)
         sections.append(section)
         here = [one for one in tunnels if one.contender.takes_part(section.name)]
-        for number in range(plan.rounds if loss in plan.losses[:2] else 1):
+        for number in range(plan.rounds):
             for tunnel in turned(here, number):
                 if tunnel.contender.key in plan.others and (number >= plan.peer_rounds or loss != plan.losses[0]):
                     continue

@@ -1,12 +1,14 @@
 """How long everything is measured: the quick run, to see at a glance, and the full one, to quote. Pure.
 
 All times are in seconds. The full run has five rounds where a ratio is quoted, and three on the long line, where each
-takes a minute; peers go once over the long line, since nothing there is compared with them round by round.
+takes a minute for each who takes part; peers go once over the long line, since nothing there is compared with them
+round by round. It takes fifty minutes, half an hour of it on the long line.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Final
 
 FAST: Final = "fast"
@@ -15,6 +17,11 @@ WAN: Final = "wan"
 CLIENTS: Final = "clients"
 WHOLE: Final = "whole"
 SECTIONS: Final = (FAST, PLAIN, WAN, CLIENTS, WHOLE)
+
+
+def wan(loss: float) -> str:
+    """Return the name of the long line's section with a probability of loss."""
+    return f"{WAN}-{loss * 100:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,7 @@ class Local:
 class Long:
     """The long line. `losses` are probabilities; `early` and `late` are the windows in which goodput is taken.
 
-    All `rounds` go to the first loss and to what claims are made of there; peers and the path without a tunnel, whose
-    keys are `others`, have `peer_rounds`, and other losses one round.
+    Peers and the path without a tunnel, whose keys are `others`, have `peer_rounds` at the first loss, and else none.
     """
 
     losses: tuple[float, ...]
@@ -52,6 +58,11 @@ class Long:
     late: tuple[float, float]
     idle_pings: int
     idle_connects: int
+
+    def only(self, names: Collection[str]) -> Long:
+        """Return the plan for the losses whose sections are named, all of them where none is."""
+        losses = tuple(loss for loss in self.losses if wan(loss) in names)
+        return replace(self, losses=losses) if losses else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from appliance.links import Links
 from appliance.model import Intent, Network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _BACKENDS: Final = ("nftables", "iptables")
 _MORE: Final = 15  # single CIDRs added, of which the median counts
@@ -81,7 +81,7 @@ class _Nobody:
     async def removing(self, carrying: frozenset[Network], networks: frozenset[Network]) -> frozenset[Network] | None:
         return frozenset()
 
-    def gone(self, networks: frozenset[Network]) -> None: ...
+    def gone(self, revisions: Mapping[Network, int]) -> None: ...
 
     def repaired(self, kind: str, what: str, count: int = 1) -> None: ...
 

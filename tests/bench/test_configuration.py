@@ -5,7 +5,7 @@ import tomllib
 from typing import TYPE_CHECKING
 
 from appliance.tunnel import config, token
-from tests.bench import contenders
+from tests.bench import contenders, plan
 from tests.bench.contenders import Contender, Kind
 from tests.bench.machine import version_in
 from tests.bench.topology import Path
@@ -56,6 +56,11 @@ def test_baselines_always_take_part() -> None:
     assert {one.key for one in contenders.chosen(["stream"])} == {"none", "none-bbr", "stream"}
     assert contenders.chosen(["fast"]) == contenders.ALL
     assert len({one.key for one in contenders.ALL}) == len(contenders.ALL)
+
+
+def test_one_loss_of_the_long_line_can_be_asked_for() -> None:
+    assert plan.FULL.wan.only({"wan-0.1", "hybrid"}).losses == (0.001,)
+    assert plan.FULL.wan.only({"wan", "hybrid"}) == plan.FULL.wan
 
 
 def test_a_version_is_found_in_what_programs_say() -> None:

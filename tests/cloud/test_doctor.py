@@ -174,6 +174,7 @@ def test_the_policy_that_we_print_is_all_that_is_needed() -> None:
         assert policy["Statement"][0]["Resource"] == [
             f"acs:vpc:cn-shenzhen:1234567890123456:routetable/{table}" for table in ("vtb-other", "vtb-system")
         ]
+        assert policy["Statement"][-1]["Resource"] == [f"acs:ecs:cn-shenzhen:1234567890123456:eni/{ME.eni}"]
         used = {call.action for call in here.emulator.calls}
         assert used == {action.partition(":")[2] for action in actions(printed)}  # and nothing in it is too much
 

@@ -40,7 +40,7 @@ def tell(*, built: bool, keep: bool) -> int:
         except build.NotBuilt as error:
             say(f"FAILED\n\n{error}")
             return 1
-    with Lab.open() as lab, Machine.plugged_in(lab, build.IMAGE) as vm:
+    with Lab.open() as lab, Machine.plugged_in(lab, build.IMAGE, build.DIST / "vm") as vm:
         steps = list(Story(lab, vm).steps())
         for number, (name, check) in enumerate(steps, 1):
             say(f"[{number:2}/{len(steps)}] {name} ".ljust(_WIDTH, "."), end=" ")
@@ -48,6 +48,8 @@ def tell(*, built: bool, keep: bool) -> int:
                 say(check())
             except Exception as error:
                 say(f"FAILED\n\n{type(error).__name__}: {error}\n\n{vm.state()}")
+                vm.save(build.DIST / "failed")
+                say(f"\nstep {number} failed: {name}\nits journal, console and logs are in {build.DIST}/failed")
                 return 1
         say(f"\nall {len(steps)} held, {time.monotonic() - begin:.0f} s")
         if keep:

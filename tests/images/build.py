@@ -6,16 +6,20 @@ in NEXTHOP_CACHE, else ~/.cache/nexthop.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from tests.images.search import search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +29,7 @@ DIST: Final = ROOT / "dist"
 IMAGE: Final = DIST / "image" / "nexthop.qcow2"
 WHEELHOUSE: Final = DIST / "wheelhouse"
 _PASSWORD: Final = "NEXTHOP_BUILD_PASSWORD"
+_ENDING: Final = 30.0  # seconds for a step to clean up when it is interrupted
 
 
 class NotBuilt(Exception):
@@ -40,7 +45,9 @@ def build() -> Iterator[tuple[str, str]]:
     else:
         yield "base disk", _timed(lambda: run("sh", "images/base.sh", str(base)))
     yield "wheelhouse", _timed(lambda: run("sh", "images/wheelhouse.sh", sys.executable, str(WHEELHOUSE)))
-    yield "packer build", _timed(lambda: packer(base))
+    password = secrets.token_urlsafe(24)
+    yield "packer build", _timed(lambda: packer(base, password))
+    yield "no key, token, history or machine id is in it", _timed(lambda: look_inside(password))
     yield "size on disk", f"{IMAGE.stat().st_size / 1e6:.0f} MB compressed, {_size(IMAGE) / 1e6:.0f} MB as a disk"
 
 
@@ -51,9 +58,8 @@ def cache() -> Path:
     return path
 
 
-def packer(base: Path) -> None:
+def packer(base: Path, password: str) -> None:
     """Let Packer make the image. The password lives for the build alone: the last step locks it."""
-    password = secrets.token_urlsafe(24)
     seed = DIST / "seed"
     shutil.rmtree(seed, ignore_errors=True)
     seed.mkdir()
@@ -81,17 +87,35 @@ def packer(base: Path) -> None:
         shutil.rmtree(seed)
 
 
+def look_inside(password: str) -> None:
+    """Search the image, before anything has run from it; raise `NotBuilt` where it holds what it must not."""
+    raw = DIST / "raw"
+    try:
+        run("qemu-img", "convert", "-O", "raw", str(IMAGE), str(raw))
+        found = list(search(raw, password))
+    finally:
+        raw.unlink(missing_ok=True)
+    if found:
+        raise NotBuilt(f"the image holds {', '.join(found)}")
+
+
 def dummies() -> dict[str, str]:
     """Return credentials that open nothing: Packer wants some for every builder, also for those that it skips."""
     return {"ALICLOUD_ACCESS_KEY": "LTAI-no-such-key-00000", "ALICLOUD_SECRET_KEY": "no-such-secret-0000000000"}
 
 
-def previous() -> str:
-    """Return the commit whose wheel comes before this tree's: the last one with other code in it."""
+def previous(out: Path) -> tuple[str, Path]:
+    """Build the wheel of the last commit whose wheel is another one than the image's; return the commit and its path.
+
+    A wheel follows from its tree, byte for byte, so commits that changed no code are passed over.
+    """
+    ours = next(WHEELHOUSE.glob("nexthop-*.whl")).read_bytes()
     code = ("api", "appliance", "cloud", "pyproject.toml")
-    if run("git", "status", "--porcelain", "--", *code):
-        return "HEAD"
-    return run("git", "log", "-1", "--format=%H", "--", *code).strip() + "~1"
+    for commit in run("git", "log", "-5", "--format=%h", "--", *code).split():
+        built = wheel(commit, out / commit)
+        if built.read_bytes() != ours:
+            return commit, built
+    raise NotBuilt("the last five commits all make the wheel that is in the image")
 
 
 def wheel(commit: str, out: Path) -> Path:
@@ -107,8 +131,8 @@ def wheel(commit: str, out: Path) -> Path:
 
 
 def run(*argv: str, **environment: str) -> str:
-    """Run a step to its end and return what it printed; raise `NotBuilt`."""
-    done = subprocess.run(
+    """Run a step to its end and return what it printed; raise `NotBuilt`. What ends us ends it and its children."""
+    process = subprocess.Popen(
         argv,
         cwd=ROOT,
         env={**os.environ, "PACKER_CACHE_DIR": str(DIST / "packer_cache"), "CHECKPOINT_DISABLE": "1", **environment},
@@ -116,11 +140,21 @@ def run(*argv: str, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    if done.returncode:
-        raise NotBuilt(f"{' '.join(argv[:2])} exited with {done.returncode}:\n" + done.stdout[-4000:])
-    return done.stdout
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        with contextlib.suppress(subprocess.TimeoutExpired, ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)  # Packer ends its machine and removes what it made
+            process.communicate(timeout=_ENDING)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    if process.returncode:
+        raise NotBuilt(f"{' '.join(argv[:2])} exited with {process.returncode}:\n" + said[-4000:])
+    return said
 
 
 def _timed(step: Callable[[], object]) -> str:

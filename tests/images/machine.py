@@ -1,7 +1,7 @@
 """A virtual machine in the place of the lab's appliance: QEMU without KVM, on a TAP of the vSwitch's bridge.
 
 To the machine all is as in the cloud: DHCP gives it its address, its product name is that of an ECS instance, and
-100.100.100.200 tells it who it is. We look into it by SSH, whose key it is given by user-data.
+100.100.100.200 tells it who it is, whom to let in, and its user-data. We look into it by SSH, as its operator would.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 import socket
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from tests.images.search import PARTITION
 from tests.lab import topology
 from tests.lab.space import Done, Failed
 
@@ -35,17 +37,21 @@ _GATEWAY: Final = "172.18.2.253"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The appliance's VM. Made by `plugged_in`; `lab` owns its processes."""
+    """The appliance's VM. Made by `plugged_in`; `lab` owns its processes. `disks`: /run may be too small for it."""
 
     lab: Lab
+    image: Path
     directory: Path
+    disks: Path
 
     @classmethod
     @contextlib.contextmanager
-    def plugged_in(cls, lab: Lab, image: Path) -> Iterator[Self]:
+    def plugged_in(cls, lab: Lab, image: Path, disks: Path) -> Iterator[Self]:
         """Take the lab's own appliance off the net, and put a machine with a copy-on-write disk of `image` there."""
-        made = cls(lab, lab.place("vm"))
+        made = cls(lab, image, lab.place("vm"), disks)
         made.directory.chmod(0o700)
+        shutil.rmtree(disks, ignore_errors=True)
+        disks.mkdir()
         router = lab["vrouter"]
         router.shell(f"""
             ip link del p-appliance
@@ -53,9 +59,10 @@ class Machine:
             ip link set {_TAP} master {_BRIDGE} up""")
         lab.start("vrouter", "dnsmasq", *made._dhcp())
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", made.key], check=True)
-        make = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(image), str(made.disk)]
-        subprocess.run(make, check=True)
-        yield made
+        try:
+            yield made
+        finally:
+            shutil.rmtree(disks)
 
     @property
     def key(self) -> str:
@@ -64,16 +71,26 @@ class Machine:
 
     @property
     def public_key(self) -> str:
-        """What its user-data has to let in."""
+        """Of the key pair that it is started with."""
         return (self.directory / "key.pub").read_text().strip()
 
     @property
     def disk(self) -> Path:
         """Its disk."""
-        return self.directory / "disk.qcow2"
+        return self.disks / "disk.qcow2"
 
-    def power_on(self) -> None:
-        """Start it."""
+    def make(self) -> None:
+        """Make it anew from the image, and start it for the first time."""
+        disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(self.image), str(self.disk)]
+        subprocess.run(disk, check=True)
+        self._power_on()
+
+    def end(self) -> None:
+        """End it, as an instance that is released."""
+        self._hang_up()
+        self.lab.end("vm")
+
+    def _power_on(self) -> None:
         mac = topology.MAC["appliance"]
         self.lab.start(
             "vrouter",
@@ -89,6 +106,7 @@ class Machine:
 
     def reset(self) -> None:
         """Press the reset button: nothing in it is told, and what it had not written to its disk is lost."""
+        self._hang_up()
         with socket.socket(socket.AF_UNIX) as qmp:
             qmp.connect(f"{self.directory}/qmp")
             lines = qmp.makefile("rw")
@@ -114,7 +132,8 @@ class Machine:
         parent = source.parent if source.is_file() else source
         packed = subprocess.Popen(["tar", "-C", str(parent), "-c", *files], stdout=subprocess.PIPE)
         try:
-            command = f"mkdir -p {shlex.quote(destination)} && tar -C {shlex.quote(destination)} -x --no-same-owner"
+            place = shlex.quote(destination)
+            command = f"mkdir -p {place} && tar -C {place} -x --no-same-owner --touch"
             inside = ("nsenter", f"--net=/run/netns/{self.lab['vrouter'].full}", "--", *self._ssh(), command)
             subprocess.run(inside, stdin=packed.stdout, check=True, timeout=300)
         finally:
@@ -138,15 +157,6 @@ class Machine:
             raise Failed(f"{error}\n--- console\n{console}") from None
         return time.monotonic() - begin
 
-    def user_data(self, firstboot: str, **more: Any) -> str:
-        """Return user-data that lets us in and gives it `firstboot`."""
-        document = {
-            "disable_root": False,
-            "ssh_authorized_keys": [self.public_key],
-            "write_files": [{"path": "/etc/nexthop/firstboot.yaml", "permissions": "0600", "content": firstboot}],
-        }
-        return "#cloud-config\n" + json.dumps(document | more, indent=1)
-
     def door(self) -> str:
         """Return the command that logs in, for people."""
         return f"nsenter --net=/run/netns/{self.lab['vrouter'].full} " + " ".join(self._ssh())
@@ -158,6 +168,28 @@ class Machine:
             return self.shell(script.replace("; ", " || true; "), check=False, timeout=120)
         except (Failed, subprocess.TimeoutExpired) as error:
             return str(error)
+
+    def save(self, place: Path) -> None:
+        """Save what may tell why: the journal of all boots, the console, and the logs of the lab's programs."""
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.lab.directory / "log", place)
+        with contextlib.suppress(OSError):
+            shutil.copy(self.directory / "console.log", place)
+        with contextlib.suppress(Failed, subprocess.TimeoutExpired):
+            (place / "journal").write_text(self.shell("journalctl --no-pager --output=short-precise", timeout=120))
+            return
+        raw, found = self.disks / "raw", place / "journal.d"  # it lets nobody in: as far as it has reached the disk
+        subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", str(self.disk), str(raw)], check=True)
+        found.mkdir()
+        dump = ["debugfs", "-R", f"rdump /var/log/journal {found}", f"{raw}?offset={PARTITION}"]
+        subprocess.run(dump, check=False, capture_output=True)
+        with (place / "journal").open("w") as file:
+            subprocess.run(["journalctl", f"--directory={found}/journal", "--no-pager"], check=False, stdout=file)
+
+    def _hang_up(self) -> None:
+        """Give up the connection that is kept for all commands: what it leads to is about to be gone."""
+        ssh, last = self._ssh()[:-1], self._ssh()[-1]
+        self.lab["vrouter"].run(*ssh, "-O", "exit", last, check=False)
 
     def _ssh(self) -> tuple[str, ...]:
         options = {

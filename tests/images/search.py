@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_PARTITION: Final = 1 << 20  # bytes before the file system, as images/base.sh lays it
+PARTITION: Final = 1 << 20  # bytes before the file system, as images/base.sh lays it
 
 EMPTY: Final = ("/etc/machine-id",)
 ABSENT: Final = (
@@ -73,13 +73,13 @@ def search(disk: Path, *secrets: str) -> Iterator[str]:
 
 def _file(disk: Path, byte: int) -> str:
     """Return the file that a byte of the disk belongs to; empty where it is free."""
-    block = (byte - _PARTITION) // _BLOCK
+    block = (byte - PARTITION) // _BLOCK
     inode = _debugfs(disk, f"icheck {block}")[0].split()[-1]
     return _debugfs(disk, f"ncheck {inode}")[0].split()[-1] if inode.isdecimal() else ""
 
 
 def _debugfs(disk: Path, command: str) -> tuple[str, str]:
     """Return what it found, and what it has to say."""
-    argv = ["debugfs", "-R", command, f"{disk}?offset={_PARTITION}"]
+    argv = ["debugfs", "-R", command, f"{disk}?offset={PARTITION}"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, errors="replace")
     return done.stdout, done.stderr

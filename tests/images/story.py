@@ -8,27 +8,54 @@ import contextlib
 import itertools
 import json
 import re
-import subprocess
 import time
+import zipfile
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from tests.images import build, search
+from appliance.links import Links
+from tests.images import build
 from tests.images.machine import BOOT_SECONDS, Machine
 from tests.lab import probes, programs, topology
 from tests.lab.space import PYTHON, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tests.lab.lab import Lab
 
 UNITS: Final = ("nexthop-forward.service", "nexthopd.service", f"nexthop-gtun@{programs.LINK}.service")
 _POD: Final = topology.PODS["pod1"]
+_HOST: Final = topology.HOSTS["host1"]
 _PORT: Final = 7000
 _WHEELS: Final = "/root/wheels"
 _SEEN: Final = 1.0  # seconds between looks into a machine as slow as this
+
+
+class Fault(Enum):
+    """What can be wrong with a release's nexthopd: text that is put at the end of api/app.py."""
+
+    DOES_NOT_START = """
+
+def create_app(parts):
+    raise RuntimeError("spoiled")
+"""
+    # systemd is told that it is ready, and finds nothing wrong with it.
+    UNWELL = """
+
+_sound = create_app
+
+def create_app(parts):
+    app = _sound(parts)
+    async def spoiled(scope, receive, send):
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"spoiled"})
+    return spoiled
+"""
 
 
 @dataclass(slots=True)
@@ -42,7 +69,6 @@ class Story:
 
     def steps(self) -> Iterator[tuple[str, Callable[[], str]]]:
         """Yield each step's name and its check."""
-        yield "the image holds no key, token, history or machine id", self.nothing_inside
         yield "start pods, gtund, and a cloud with user-data", self.start
         yield "first boot: host1 fetches a page through the machine", self.first_boot
         yield "user-data came by the AliYun datasource", self.datasource
@@ -54,22 +80,12 @@ class Story:
         yield "a hung daemon is restarted by the watchdog", self.watchdog
         yield "the previous commit's wheel is installed", self.previous
         yield "upgrade to this one under a held connection", self.upgrade
-        yield "a wheel whose daemon is unwell is taken back", self.taken_back
+        yield "a wheel whose daemon does not start is taken back", lambda: self.taken_back(Fault.DOES_NOT_START)
+        yield "a wheel whose daemon is unwell is taken back", lambda: self.taken_back(Fault.UNWELL)
         yield "reset hard: it routes again without help", self.reset
+        yield "the other role, from the same image: it lets a client in", self.far_end
 
     # ---- boot -------------------------------------------------------------------------------------------------------
-
-    def nothing_inside(self) -> str:
-        """Search the image itself, before anything has run from it."""
-        raw = self.vm.directory / "raw"
-        subprocess.run(["qemu-img", "convert", "-O", "raw", str(build.IMAGE), str(raw)], check=True)
-        try:
-            found = list(search.search(raw))
-        finally:
-            raw.unlink()
-        if found:
-            raise Failed("the image holds " + ", ".join(found))
-        return f"{len(search.ABSENT)} files absent"
 
     def start(self) -> str:
         """Start the lab's programs; the far end writes the token that the machine's user-data carries."""
@@ -84,13 +100,13 @@ class Story:
             "cidrs": [topology.POD_CIDR, {"cidr": topology.SERVICE_CIDR, "via": programs.LINK}],
             "cloud": {"endpoint": topology.CLOUD_API, "protocol": "http", "resync_seconds": 5},
         }
-        self.lab.start_cloud(user_data=self.vm.user_data(json.dumps(firstboot, indent=1)))
+        self._start_cloud(firstboot)
         return f"{len(self.lab.processes)} programs"
 
     def first_boot(self) -> str:
         """Switch it on, and wait for a page that came through it."""
         begin = time.monotonic()
-        self.vm.power_on()
+        self.vm.make()
         self.vm.wait("a page through the machine", self._fetches, BOOT_SECONDS)
         took = time.monotonic() - begin
         self.vm.wait("the first boot to be done", self._set_up, 120)
@@ -129,9 +145,8 @@ class Story:
         """Run provision.sh with what it was run with, and see that no file is another one afterwards."""
         self.vm.copy(build.ROOT / "images", "/root/again")
         self.vm.copy(build.WHEELHOUSE, "/root/again/wheelhouse")
-        snapshot = (
-            "find /etc /usr/local /opt/nexthop -xdev -printf '%p %y %m %s %T@ %l\\n' | sort | grep -v __pycache__"
-        )
+        where = "/boot /etc /opt /usr /var/lib/dpkg"
+        snapshot = f"find {where} -xdev -printf '%p %y %m %s %T@ %l\\n' | grep -v __pycache__ | sort"
         before = self.vm.shell(snapshot)
         said = self.vm.shell("sh /root/again/provision.sh /root/again/files /root/again/wheelhouse; rm -r /root/again")
         after = self.vm.shell(snapshot)
@@ -151,25 +166,24 @@ class Story:
         return f"a page in {page.seconds * 1000:.0f} ms, a held connection waited {max(seconds):.1f} s at most"
 
     def watchdog(self) -> str:
-        """SIGSTOP both daemons: systemd has to notice, and to start others, while packets flow."""
-        before = {unit: self._property(unit, "MainPID") for unit in UNITS[:2]}
+        """SIGSTOP the daemons and gtun: systemd has to notice, and to start others; a connection lives on."""
+        before = {unit: self._property(unit, "MainPID") for unit in UNITS}
         begin = time.monotonic()
         with self._held() as seconds:
             self.vm.shell(f"kill -STOP {' '.join(before.values())}")
             self.vm.wait("the watchdog", lambda: all(self._restarted(*each) for each in before.items()), 240)
             took = time.monotonic() - begin
-        self.vm.wait("the API", lambda: self._verdict() == "ok", 120)
+        self.vm.wait("the API", self._well, 120)
         return f"after {took:.0f} s; a held connection waited {max(seconds):.1f} s at most"
 
     # ---- upgrade ----------------------------------------------------------------------------------------------------
 
     def previous(self) -> str:
         """Take the machine to the commit before this one, by that one's own code where it knows how to be upgraded."""
-        wheels = self.vm.directory / "wheels"
-        wheel = build.wheel(build.previous(), wheels)
+        commit, wheel = build.previous(self.vm.directory / "wheels")
         self.vm.copy(wheel, f"{_WHEELS}/previous")
         said = self._upgrade(f"{_WHEELS}/previous/{wheel.name}")
-        return said.splitlines()[-1]
+        return f"{commit}: {said.splitlines()[-1]}"
 
     def upgrade(self) -> str:
         """Upgrade to this tree's wheel; the connection that is held meanwhile must not break."""
@@ -179,21 +193,23 @@ class Story:
             said = self._upgrade(f"{_WHEELS}/this/{wheel.name}")
         return f"{said.splitlines()[-1]}; the connection waited {max(seconds):.1f} s at most"
 
-    def taken_back(self) -> str:
-        """Offer a wheel whose daemon does not start: the release from before runs again, the connection holds."""
+    def taken_back(self, fault: Fault) -> str:
+        """Offer a wheel that is no good: the release from before runs again, the connection holds."""
         (wheel,) = build.WHEELHOUSE.glob("nexthop-*.whl")
-        broken = spoiled(wheel, self.vm.directory / "spoiled")
-        self.vm.copy(broken, f"{_WHEELS}/broken")
+        broken = spoiled(wheel, self.vm.directory / fault.name, fault)
+        self.vm.copy(broken, f"{_WHEELS}/{fault.name}")
         before = self.vm.shell("readlink /opt/nexthop/current")
+        begin = time.monotonic()
         with self._held() as seconds:
-            done = self.vm.run("nexthop", "upgrade", f"{_WHEELS}/broken/{broken.name}", check=False, timeout=900)
+            done = self.vm.run("nexthop", "upgrade", f"{_WHEELS}/{fault.name}/{broken.name}", check=False, timeout=900)
             if done.returncode != 1 or "taken back" not in done.stderr:
                 raise Failed(f"it was not taken back: {done.stdout}{done.stderr}")
-            self.vm.wait("the old release", lambda: self._verdict() == "ok", 180)
+            self.vm.wait("the old release", self._well, 300)
+            took = time.monotonic() - begin
         after = self.vm.shell("readlink /opt/nexthop/current")
         if before != after:
             raise Failed(f"{before} ran before, {after} now")
-        return f"{done.stderr.strip()[-60:]}; the connection waited {max(seconds):.1f} s at most"
+        return f"well again after {took:.0f} s; the connection waited {max(seconds):.1f} s at most"
 
     def reset(self) -> str:
         """Press reset, and touch nothing until a host fetches a page again."""
@@ -203,7 +219,40 @@ class Story:
         self.vm.wait("a page through the machine", self._fetches, BOOT_SECONDS)
         return f"{time.monotonic() - begin:.0f} s after the reset"
 
+    def far_end(self) -> str:
+        """Make a far end of the image, in the hosts' VPC: a machine in Hong Kong joins it, and reaches a host."""
+        self.vm.end()
+        self.lab.end("supervisor-gtund")
+        self.lab.end("emulator")
+        tunnel = {"subnet": "100.64.241.0/24", "gateway": "100.64.241.1", "first": "100.64.241.2"}
+        firstboot = {
+            "role": "gtund",
+            "server": {"public": f"{topology.APPLIANCE_EIP}:{programs.GTUND_PORT}"},
+            "tunnel": tunnel | {"serve": [f"{_HOST}/32"]},
+        }
+        self._start_cloud(firstboot)
+        begin = time.monotonic()
+        self.vm.make()
+        self.vm.wait("the first boot to be done", lambda: self.vm.answers() and self._set_up(), BOOT_SECONDS)
+        took = time.monotonic() - begin
+        claims = self.verify()
+        links = self.lab.place("client")
+        Links(links, links).join("vm", self.vm.shell("gtund client add hongkong"))
+        program = (*PYTHON, "appliance.tunnel.gtun", "--config", f"{links}/links/vm.toml")
+        client = self.lab["gtund"]
+        self.lab.start("gtund", "gtun-vm", *program)
+        self.vm.wait("a session", lambda: "is up" in (client.logs / "gtun-vm.log").read_text())
+        client.shell(f"ip route add {_HOST} dev tun-vm")
+        rtt = probes.ping(client, _HOST)
+        return f"{took:.0f} s after power on; {claims}; a host answers in {rtt:.0f} ms"
+
     # ---- asking -----------------------------------------------------------------------------------------------------
+
+    def _start_cloud(self, firstboot: Mapping[str, object]) -> None:
+        """Start the cloud, whose metadata gives the machine its key and its user-data."""
+        file = {"path": "/etc/nexthop/firstboot.yaml", "permissions": "0600", "content": json.dumps(firstboot)}
+        user_data = "#cloud-config\n" + json.dumps({"write_files": [file]}, indent=1)
+        self.lab.start_cloud(user_data=user_data, public_key=self.vm.public_key)
 
     def _fetches(self) -> bool:
         try:
@@ -211,12 +260,15 @@ class Story:
         except Failed:
             return False
 
-    def _verdict(self) -> str:
+    def _well(self) -> bool:
+        """Tell whether the machine says that all is well, and carries everything."""
         time.sleep(_SEEN)
         said = self.vm.run("nexthop", "status", "--json", check=False).stdout
-        with contextlib.suppress(ValueError, KeyError):
-            return str(json.loads(said)["verdict"])
-        return ""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            status = json.loads(said)
+            layers = [each["layers"][name]["state"] for each in status["cidrs"] for name in ("kernel", "cloud")]
+            return status["verdict"]["level"] == "ok" and set(layers) == {"ok"}
+        return False
 
     def _set_up(self) -> bool:
         time.sleep(_SEEN)
@@ -265,17 +317,15 @@ class Story:
             process.wait()
 
 
-def spoiled(wheel: Path, directory: Path) -> Path:
-    """Return a copy of a wheel whose nexthopd starts, and says that it is ready, but never answers."""
-    import zipfile  # noqa: PLC0415
-
+def spoiled(wheel: Path, directory: Path, fault: Fault) -> Path:
+    """Return a copy of a wheel whose nexthopd has a fault."""
     directory.mkdir()
     copy = directory / wheel.name
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(copy, "w") as target:
         for item in source.infolist():
             content = source.read(item)
             if item.filename == "api/app.py":
-                content += b"\n\ndef create_app(*_: object) -> object:\n    raise RuntimeError('spoiled')\n"
+                content += fault.value.encode()
             if not item.filename.endswith("/RECORD"):
                 target.writestr(item, content)
             else:

@@ -76,6 +76,18 @@ def test_the_apis_socket_is_roots_and_its_groups() -> None:
     assert (socket["SocketUser"], socket["SocketGroup"], socket["SocketMode"]) == ("root", "nexthop", "0660")
 
 
+def test_a_link_that_comes_while_others_are_started_is_started_too(tmp_path: Path) -> None:
+    links, said = tmp_path / "links", tmp_path / "said"
+    links.mkdir()
+    (links / "hk.toml").touch()
+    fake = tmp_path / "systemctl"
+    fake.write_text(f"""#!/bin/sh\n[ "$1" = list-units ] || {{ echo "$@" >>{said}; : >{links}/late.toml; }}\n""")
+    fake.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run([str(LINKS), str(links)], env=environment, timeout=30, check=True)
+    assert said.read_text().splitlines()[-1] == "--no-block start nexthop-gtun@late.service"
+
+
 def test_there_is_a_gtun_for_each_link_and_none_besides(tmp_path: Path) -> None:
     links, programs, said = tmp_path / "links", tmp_path / "bin", tmp_path / "said"
     links.mkdir()
@@ -109,6 +121,14 @@ echo 'nexthop-gtun@old.service loaded failed failed Nexthop: link old'
         "--no-block start nexthop-gtun@new.service",
     ]
     said.unlink()
-    shutil.rmtree(links)  # no link at all, and not even a place for them
+    for file in links.glob("*.toml"):
+        file.unlink() if file.is_file() else file.rmdir()
     subprocess.run([str(LINKS), str(links)], env=environment, timeout=30, check=True)
-    assert [line for line in said.read_text().splitlines() if " start " in line] == []
+    assert [line for line in said.read_text().splitlines() if " stop " in line] == [
+        "--no-block stop nexthop-gtun@hk.service",
+        "--no-block stop nexthop-gtun@old.service",
+    ]
+    said.unlink()
+    shutil.rmtree(links)  # the disk is away: who knows which links there are
+    subprocess.run([str(LINKS), str(links)], env=environment, timeout=30, check=True)
+    assert not said.exists()

@@ -52,6 +52,13 @@ def worker(lab: Lab, machine: str) -> int:
     return lab.wait("a worker", lambda: children(pid))[0]
 
 
+def overrun(lab: Lab, machine: str) -> int:
+    """Return how many packets the kernel had no room for in the TUN: its data plane did not come to read them."""
+    device = f"tun-{LINK}" if machine == "appliance" else f"gt-{CLIENT}"
+    told = json.loads(lab[machine].run("ip", "--json", "--statistics", "link", "show", device).stdout)
+    return int(told[0]["stats64"]["tx"]["dropped"])
+
+
 def children(pid: int | None) -> list[int]:
     """Return a process's children."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -61,12 +68,13 @@ def children(pid: int | None) -> list[int]:
 class Usage:
     """What the processes of one end hold: gtun or gtund, and its data plane.
 
-    `held`: descriptors and tasks; `pss`, and `anonymous`, of which nothing is shared: bytes (proc(5), smaps_rollup).
+    `held`: descriptors and tasks; `pss`, of both together, and `anonymous`, of each, of which nothing is shared: bytes
+    (proc(5), smaps_rollup).
     """
 
     held: tuple[int, int]
     pss: int
-    anonymous: int
+    anonymous: tuple[int, int]
 
 
 def usage(lab: Lab, machine: str) -> Usage:
@@ -74,9 +82,8 @@ def usage(lab: Lab, machine: str) -> Usage:
     told, unit = (gtun(lab), GTUN) if machine == "appliance" else (gtund(lab), "gtund")
     pids = [lab.unit(machine, unit).pid, worker(lab, machine)]
     descriptors = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
-    return Usage(
-        (descriptors, told["tasks"]), *(sum(_memory(pid, key) for pid in pids) for key in ("Pss", "Anonymous"))
-    )
+    pss, anonymous = ([_memory(pid, key) for pid in pids] for key in ("Pss", "Anonymous"))
+    return Usage((descriptors, told["tasks"]), sum(pss), (anonymous[0], anonymous[1]))
 
 
 def _memory(pid: int | None, key: str) -> int:

@@ -71,6 +71,8 @@ _JUMP: Final = f"iptables-legacy -w -D FORWARD -m comment --comment nexthop -j {
 _CHAIN: Final = f"iptables-legacy -w -F {_FORWARD_CHAIN}\n" + _absent(
     f"iptables-legacy -w -S {_FORWARD_CHAIN}", "match-set"
 )
+_INPUT: Final = "iptables-legacy -w -F NEXTHOP-INPUT\n" + _absent("iptables-legacy -w -S NEXTHOP-INPUT", "DROP")
+_NFT_INPUT: Final = "nft flush chain inet nexthop input\n" + _absent("nft list chain inet nexthop input", "drop")
 _ALL_CHAINS: Final = "".join(
     f"iptables-legacy -w -t {table} -F\niptables-legacy -w -t {table} -X\n"
     + _absent(f"iptables-legacy -w -t {table} -S", "NEXTHOP")
@@ -101,10 +103,12 @@ FAULTS: Final = (
     Fault("all routes", _ALL_ROUTES, ("route", "unreachable")),
     Fault("the jump", _JUMP, ("firewall",), "iptables"),
     Fault("the chain's rules", _CHAIN, ("firewall",), "iptables"),
+    Fault("what guards the appliance", _INPUT, ("firewall",), "iptables"),
     Fault("what is in a set", _SET, ("firewall",), "iptables"),
     Fault("all of iptables", _ALL_CHAINS, ("firewall",), "iptables"),
     Fault("the rules of a chain", _NFT_RULE, ("firewall",), "nftables"),
     Fault("a chain", _NFT_CHAIN, ("firewall",), "nftables"),
+    Fault("what guards the appliance", _NFT_INPUT, ("firewall",), "nftables"),
     Fault("what is in a set", _NFT_SET, ("firewall",), "nftables"),
     Fault("a CIDR of a set", _NFT_ELEMENT, ("firewall",), "nftables"),
     Fault("nft's whole ruleset", _NFT_ALL, ("firewall",), "nftables"),
@@ -142,7 +146,7 @@ def rules(lab: Lab) -> str:
     )
     with ThreadPoolExecutor(1) as other:  # a thread may be in another namespace, and ends there
         listed += other.submit(_sets, lab["appliance"].full).result()
-    return re.sub(r"\[\d+:\d+\]|^#.*\n", "", listed, flags=re.MULTILINE)
+    return re.sub(r"\[\d+:\d+\]|counter packets \d+ bytes \d+|^#.*\n", "", listed, flags=re.MULTILINE)
 
 
 def _sets(namespace: str) -> str:

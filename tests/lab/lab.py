@@ -107,10 +107,10 @@ class Lab:
         for pod in topology.PODS:
             self.wait(f"nginx in {pod}", (self.place(pod) / "nginx.pid").exists)
 
-    def start_cloud(self, settle_ms: int = 100, quota: int = 200, user_data: str = "") -> None:
+    def start_cloud(self, settle_ms: int = 100, quota: int = 200, user_data: str = "", public_key: str = "") -> None:
         """Start the cloud: its API, metadata service and virtual router."""
         place = self.place("vrouter")
-        (place / "world.toml").write_text(programs.world(settle_ms, quota, user_data))
+        (place / "world.toml").write_text(programs.world(settle_ms, quota, user_data, public_key))
         self.start("vrouter", "emulator", *programs.emulator(place))
         self.wait("the emulator", lambda: "ready" in (self.directory / "log" / "emulator.log").read_text())
 
@@ -149,7 +149,12 @@ class Lab:
             self.processes["door"] = self["appliance"].start("door", *argv, hand=(door.fileno(),))
             return f"https://127.0.0.1:{door.getsockname()[1]}"
 
-    def token(self, name: str, scope: str) -> str:
+    @property
+    def certificate(self) -> Path:
+        """The certificate, with its key, that the API made for itself."""
+        return self.place("appliance") / "state" / "api" / "tls.pem"
+
+    def token(self, name: str, scope: str = "write") -> str:
         """Return a fresh token for the API."""
         return str(self.api("POST", "/v1/tokens", {"name": name, "scope": scope})["token"])
 
@@ -214,6 +219,17 @@ class Lab:
         (self.place(machine) / "hold" / name).unlink()
 
     # ---- ending -------------------------------------------------------------------------------------------------
+
+    def end(self, label: str) -> None:
+        """End one program that `start` started, and forget its log."""
+        process = self.processes.pop(label)
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        (self.directory / "log" / f"{label}.log").unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Ask every program to end, the last started first; what does not is ended by the lab's own end."""

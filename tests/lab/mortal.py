@@ -49,7 +49,16 @@ _PDEATHSIG: Final = 1  # uapi/linux/prctl.h
 # What a daemon imports only when it needs it.
 _LATER: Final = {
     "nexthopd": (
-        *("api.app", "api.server", "api.socket", "api.tls", "api.traffic", "cloud.aliyun", "cloud.choice"),
+        *(
+            "api.app",
+            "api.provider",
+            "api.server",
+            "api.socket",
+            "api.tls",
+            "api.traffic",
+            "cloud.aliyun",
+            "cloud.choice",
+        ),
         *("appliance.attract", "appliance.backup", "appliance.linkwatch", "appliance.paths", "appliance.surroundings"),
     ),
     "nexthop-forward": (

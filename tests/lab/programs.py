@@ -13,6 +13,7 @@ from tests.lab import topology as net
 from tests.lab.space import PYTHON
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 GTUND_PORT: Final = 9443
@@ -26,10 +27,10 @@ WATCHDOG: Final = 30.0  # seconds, as in the image's units
 ACCESS_KEY: Final = ("LTAI-lab-operator", "lab-operator-secret")
 
 
-def world(settle_ms: int = 100, quota: int = 200, user_data: str = "") -> str:
+def world(settle_ms: int = 100, quota: int = 200, user_data: str = "", public_key: str = "") -> str:
     """Return the emulator's world.toml: the Shenzhen VPC of the drawing.
 
-    `quota`: custom entries of a table; `user_data`: the appliance's.
+    `quota`: custom entries of a table; `user_data`, `public_key`: what the appliance was started with.
     """
     return (
         f"""\
@@ -89,6 +90,7 @@ mac = "{net.MAC["appliance"]}"
 role = true
 eip = "{net.APPLIANCE_EIP}"
 user_data = {json.dumps(user_data)}
+public_key = {json.dumps(public_key)}
 """
         + "".join(
             f"""
@@ -110,8 +112,8 @@ internet_gateway = "{net.INTERNET_GATEWAY}"
     )
 
 
-def nexthop_toml(directory: Path, *, firewall: str = "iptables", quota: int = 200) -> str:
-    """Return the appliance's nexthop.toml. `quota`: what it takes a route table to hold."""
+def nexthop_toml(directory: Path, *, firewall: str = "iptables", quota: int = 200, inbound: Sequence[str] = ()) -> str:
+    """Return the appliance's nexthop.toml. `quota`: what it takes a route table to hold; `inbound`: names of links."""
     return f"""\
 [paths]
 state = "{directory}/state"
@@ -123,6 +125,7 @@ listen = "0.0.0.0:{API_PORT}"
 
 [kernel]
 firewall = "{firewall}"
+inbound = {json.dumps(list(inbound))}
 
 [cloud]
 provider = "aliyun"

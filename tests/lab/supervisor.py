@@ -28,6 +28,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -118,8 +119,11 @@ class Unit:
             self.written = text
 
 
-def wanted(directory: Path) -> dict[str, Wish]:
-    """Return how every unit that there should be now is to run."""
+def wanted(directory: Path, before: Mapping[str, Wish]) -> dict[str, Wish]:
+    """Return how every unit that there should be now is to run. `before`: what this said last.
+
+    As with nexthop-links, a directory of links that is away says nothing of them.
+    """
     plan: dict[str, Any] = json.loads((directory / "units.json").read_text())
     units = {
         name: Wish(tuple(unit["argv"]), tuple(unit.get("after", ())), unit.get("watchdog", 0.0))
@@ -127,6 +131,9 @@ def wanted(directory: Path) -> dict[str, Wish]:
     }
     if template := plan.get("template"):
         glob = Path(template["glob"])
+        if not glob.parent.is_dir():
+            made = template["name"].partition("{")[0]
+            units |= {name: wish for name, wish in before.items() if name.startswith(made)}
         for path in sorted(glob.parent.glob(glob.name)):
             names = {"stem": path.stem, "path": str(path)}
             units[template["name"].format(**names)] = Wish(tuple(part.format(**names) for part in template["argv"]))
@@ -167,8 +174,9 @@ def main() -> int:
     awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake)
     units: dict[str, Unit] = {}
+    plan: dict[str, Wish] = {}
     while not leave:
-        plan = wanted(directory)
+        plan = wanted(directory, plan)
         gone = [units.pop(name) for name in set(units) - set(plan)]
         stop(gone)
         for unit in gone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from appliance.tunnel import frame, token
 from tests.lab import probes, six, topology
 from tests.lab.lab import Lab
-from tests.lab.programs import LINK, gtund
+from tests.lab.programs import LINK, gtund, nexthop_toml
 from tests.lab.space import PYTHON
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.lab
 CLIENT = "shenzhen"
 DEVICE = f"tun-{LINK}"
 BEHIND = "172.18.0.0/16"
+SPEAKS = "nexthopd is there"  # what nexthop-forward logs once it is heard
 POD = topology.PODS["pod1"]
 WIDE = "100.100.0.0/16"  # it covers the metadata address: served all the same, but for that
 
@@ -134,6 +136,73 @@ def test_a_source_behind_the_client_may_send_and_is_answered(lab: Lab) -> None:
         assert told_by[0]["dev"] == f"gt-{CLIENT}"
     finally:
         lab.api("PATCH", f"/v1/cidrs/{topology.POD_CIDR}", {"snat": True})
+
+
+@contextlib.contextmanager
+def configured(lab: Lab, **settings: Any) -> Iterator[None]:
+    """Let nexthop-forward begin anew with another nexthop.toml, and with the usual one afterwards."""
+    place = lab.place("appliance")
+    log = place / "log" / "nexthop-forward.log"
+
+    def begin_with(text: str) -> None:
+        before = log.read_text().count(SPEAKS)
+        (place / "nexthop.toml").write_text(text)
+        lab.kill("appliance", "nexthop-forward")
+        lab.wait("a new one", lambda: log.read_text().count(SPEAKS) > before)
+        lab.wait("it to carry", lambda: _layers(lab, topology.POD_CIDR)["kernel"]["state"] == "ok")
+
+    begin_with(nexthop_toml(place, **settings))
+    try:
+        yield
+    finally:
+        begin_with(nexthop_toml(place))
+
+
+@pytest.mark.parametrize("firewall", ["iptables", "nftables"])
+def test_a_far_end_begins_connections_to_the_vpc_only_where_its_link_may_and_never_to_the_appliance(
+    lab: Lab, firewall: str
+) -> None:
+    """Its networks are routed to the client (`--prefix`); whether they are let in is the appliance's to say."""
+    host, far, appliance = topology.HOSTS["host1"], lab["gtund"], lab["appliance"]
+
+    def asks(name: str, target: str, port: int = 80) -> bool:
+        fetch = ("curl", "-sS", "-m", "0.5", "-o", "/dev/null", f"http://{target}:{port}/")
+        return lab[name].run(*fetch, check=False).returncode == 0
+
+    def listening(name: str) -> subprocess.Popen[str]:
+        return lab[name].start("listener", *PYTHON, "http.server", "--bind", "0.0.0.0", "2222")
+
+    lab["hkrouter"].shell(f"ip route add {BEHIND} via {topology.GTUND}")
+    far.shell(f"ip route add {topology.METADATA} dev gt-{CLIENT}")
+    listeners = [listening("host1"), listening("appliance")]
+    try:
+        lab.wait("what listens", lambda: asks("appliance", host, 2222) and asks("host1", topology.APPLIANCE, 2222))
+        with configured(lab, firewall=firewall):
+            assert not asks("pod1", host, 2222)
+            assert asks("host1", POD), "what a host begins is answered"
+        with configured(lab, firewall=firewall, inbound=[LINK]):
+            lab.wait("a pod to be let in", lambda: asks("pod1", host, 2222))
+            assert asks("host1", POD)
+            for target in (address(lab, 4), topology.APPLIANCE):
+                assert not asks("gtund", target, 2222)
+                assert not asks("pod1", target, 2222)
+            assert not asks("gtund", topology.METADATA)
+            assert asks("appliance", topology.METADATA)
+            # A host's address as the source: gtund's machine has it, and nobody there is that host.
+            far.shell(f"ip address add {host}/32 dev lo")
+            assert far.run("ping", "-n", "-c1", "-W1", "-I", host, address(lab, 4), check=False).returncode != 0
+            probes.ping(far, address(lab, 4), count=1)
+            listed = appliance.shell("iptables-legacy-save -c -t filter; nft list ruleset")
+            counted = re.findall(
+                rf"(?:^\[|{DEVICE}.* counter packets )([1-9]\d*).*(?:{DEVICE}.*DROP| drop)", listed, re.MULTILINE
+            )
+            assert len(counted) >= 2, listed  # by the input chain and by the forward chain
+    finally:
+        far.shell(f"ip address del {host}/32 dev lo 2>/dev/null || true; ip route del {topology.METADATA}")
+        lab["hkrouter"].shell(f"ip route del {BEHIND}")
+        for process in listeners:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.lab import probes, topology
+from tests.lab import control, probes, topology
 from tests.lab.programs import LINK
 from tests.lab.space import Failed
 
@@ -63,6 +63,19 @@ def wan(joined_lab: Lab) -> Iterator[None]:
     renew(joined_lab, "hybrid")
 
 
+@pytest.fixture
+def silent(joined_lab: Lab, wan: None) -> Iterator[None]:
+    """Have nobody tell UDP that the Internet is narrow."""
+    quoted_udp = "icmp type destination-unreachable icmp code frag-needed @th,136,8 17 drop"
+    rules = f"table ip silent {{ chain silent {{ type filter hook output priority 0; {quoted_udp}; }} }}"
+    machines = ("wan", "hkrouter")
+    for machine in machines:
+        joined_lab[machine].run("nft", "-f", "-", stdin=rules)
+    yield
+    for machine in machines:
+        joined_lab[machine].run("nft", "delete", "table", "ip", "silent")
+
+
 def renew(lab: Lab, channel: str) -> None:
     """Have the link begin anew, with this channel."""
     file = lab.place("appliance") / "state" / "links" / f"{LINK}.toml"
@@ -97,6 +110,14 @@ def test_a_narrow_line_between_the_ends_costs_no_packet_size(joined_lab: Lab, wa
     renew(joined_lab, channel)
     joined_lab.wait("full packets", lambda: _full(joined_lab))
     assert download(joined_lab) == SIZE
+
+
+def test_a_narrow_line_that_nobody_tells_of_is_found_out(joined_lab: Lab, silent: None) -> None:
+    renew(joined_lab, "hybrid")  # whose datagrams carry what is not TCP
+    joined_lab.wait("full packets", lambda: _full(joined_lab), limit=60)
+    channel = control.gtun(joined_lab)["channels"]["datagram"]
+    assert channel["mtu"] == NARROW
+    assert control.gtun(joined_lab)["counters"]["path_mtu_lowered"] == 3
 
 
 def _full(lab: Lab) -> bool:

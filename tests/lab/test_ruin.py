@@ -68,6 +68,11 @@ def problems(lab: Lab) -> set[str]:
     return {each["code"] for each in lab.api("GET", "/v1/status")["findings"]}
 
 
+def kernel(lab: Lab) -> str:
+    """Return what is said of the kernel."""
+    return " ".join(each["text"] for each in lab.api("GET", "/v1/status")["findings"] if each["code"] == "kernel")
+
+
 def flows(lab: Lab) -> None:
     probes.ping(lab["host1"], topology.PODS["pod1"], count=2)
 
@@ -121,6 +126,43 @@ def test_a_read_only_disk_refuses_changes_and_loses_nothing(lab: Lab) -> None:
     finally:
         mount("-o", "remount,rw", str(state(lab)))
     comes_back(lab)
+
+
+def test_a_disk_that_is_away_costs_no_tunnel_and_all_comes_back_with_it(lab: Lab) -> None:
+    device = lab["appliance"].shell("ip -o link show tun-hk")
+    gtun, elsewhere = lab.unit("appliance", f"gtun@{LINK}").pid, lab.directory / "elsewhere"
+    elsewhere.mkdir()
+    mount("--bind", str(state(lab)), str(elsewhere))
+    try:
+        subprocess.run(["umount", "--lazy", str(state(lab))], check=True)
+        assert not [*state(lab).iterdir()]
+        lab.wait("it to be noticed", lambda: "kernel" in problems(lab))
+        flows(lab)
+    finally:
+        mount("--bind", str(elsewhere), str(state(lab)))
+        subprocess.run(["umount", "--lazy", str(elsewhere)], check=True)
+    comes_back(lab)
+    assert lab["appliance"].shell("ip -o link show tun-hk") == device
+    assert lab.unit("appliance", f"gtun@{LINK}").pid == gtun
+
+
+def test_a_machine_that_boots_without_its_database_forwards_nothing(lab: Lab) -> None:
+    """What the cloud sends to it would leave by eth0, where it came from."""
+    database, setting = state(lab) / "nexthop.db", "/proc/sys/net/ipv4/ip_forward"
+    lab.kill("appliance", "nexthopd", hold=True)
+    lab.wait("its end", lambda: lab.unit("appliance", "nexthopd").pid is None)
+    database.rename(state(lab) / "away")
+    lab["appliance"].shell(f"echo 0 > {setting}")
+    lab.kill("appliance", "nexthop-forward")
+    lab.let_go("appliance", "nexthopd")
+    lab.wait("a new nexthopd", lambda: lab.unit("appliance", "nexthopd").pid)
+    lab.wait_for_api()
+    lab.wait("it to be told", lambda: "not as wanted" in kernel(lab) and "nexthop.db" in kernel(lab))
+    assert lab["appliance"].shell(f"cat {setting}") == "0\n"
+    (state(lab) / "away").rename(database)
+    comes_back(lab)
+    assert lab["appliance"].shell(f"cat {setting}") == "1\n"
+    flows(lab)
 
 
 def test_a_torn_database_stops_no_packet_and_is_restored_on_command(lab: Lab) -> None:

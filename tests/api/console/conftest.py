@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.api.console.played import Played
 
 CHROMIUM: Final = Path("/usr/bin/chromium")
 PICTURES: Final = Path(__file__).parents[3] / "docs" / "pictures"
 SIZES: Final = {"wide": (1440, 900), "phone": (390, 844)}
+THEMES: Final = {"dark": "rgb(13, 17, 22)", "light": "rgb(244, 246, 248)"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,6 +57,11 @@ class Screen:
     def resize(self, size: str) -> None:
         width, height = SIZES[size]
         self.page.set_viewport_size({"width": width, "height": height})
+
+    def wear(self, theme: str) -> None:
+        """Let the system change to this theme, and wait until the page has followed."""
+        self.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+        expect(self.page.locator("body")).to_have_css("background-color", THEMES[theme])
 
     def cidr(self, name: str) -> Any:
         return self.page.locator(f'[data-cidr="{name}"].row')

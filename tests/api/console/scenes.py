@@ -140,7 +140,7 @@ def healthy() -> dict[str, Any]:
 def empty() -> dict[str, Any]:
     """A machine on its first day."""
     step = "`nexthop link join NAME` takes a token from the far end"
-    advice = {"level": "ok", "code": "no-link", "text": "no link yet", "next_step": step, "about": ""}
+    advice = {"level": "ok", "code": "no-link", "text": "there is no link yet", "next_step": step, "about": ""}
     verdict = {key: advice[key] for key in ("level", "text", "next_step")}
     bare = routes()
     bare["tables"] = [{**bare["tables"][0], "entries": [entry("172.18.0.0/16", "system", "")]}]
@@ -156,14 +156,17 @@ def broken() -> dict[str, Any]:
     """A night: one link down, an entry taken by somebody else, pods that do not answer, a CIDR that is on its way."""
     foreign = "to eni-wz9other: made by somebody else, and not touched"
     adopt = "`nexthop cidr adopt 10.96.0.0/16` that entry, or remove it in the cloud's console, or remove the CIDR here"
-    join = "the server refuses this client's key: make a new token there with `gtund client add`, and join again"
+    join = (
+        "make a token there with `gtund client rotate CLIENT`, or"
+        " `gtund client add CLIENT` where `gtund client ls` does not list it, and give it to `nexthop link rotate sg`"
+    )
     probe = "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end"
     findings = [
         _finding("link-denied", "link sg is down (denied): the server does not know this key", join, "sg"),
         _finding("foreign-entry", f"{SERVICES} (cloud): {foreign}", adopt, SERVICES),
         _finding("no-path", f"{PODS} (path): tcp:10.244.1.20:80 does not answer", probe, PODS),
     ]
-    summary = f"{findings[0]['text']} (and 2 more); 1 of 4 CIDRs ready, 1 of 2 links up"
+    summary = f"{findings[0]['text']} (and 2 more); 1 of 3 CIDRs ready, 1 of 2 links up"
     cidrs = [
         cidr(SERVICES, comment="services", cloud=layer("error", foreign, "foreign-entry")),
         cidr(

@@ -11,70 +11,27 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.api.console import scenes
-from tests.api.console.conftest import Look
+from tests.api.console.conftest import SIZES, THEMES, Look
 from tests.api.console.played import Played
 
 STATES = {"all-well": scenes.healthy, "first-day": scenes.empty, "trouble": scenes.broken}
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize("state", STATES)
-def test_a_state_is_accessible_and_fits_both_widths(state: str, theme: str, played: Played, look: Look) -> None:
+def test_a_state_is_accessible_and_fits_both_widths_in_both_themes(state: str, played: Played, look: Look) -> None:
     played.scene = STATES[state]()
-    screen = look(played.url, theme=theme)
+    screen = look(played.url)
     screen.sign_in()
-    for size in ("wide", "phone"):
+    for size in SIZES:
         screen.resize(size)
         width = re.compile(r"^3\d\d$" if size == "phone" else r"^1\d\d\d$")
         expect(screen.page.locator("svg.topology")).to_have_attribute("width", width)
-        screen.accessible()
-        screen.fits()
-        if (theme, size) in (("dark", "wide"), ("light", "phone")):
-            screen.picture(f"{state}-{theme}-{size}")
-
-
-@pytest.mark.parametrize("theme", ["dark", "light"])
-def test_signing_in_is_accessible(theme: str, played: Played, look: Look) -> None:
-    screen = look(played.url, theme=theme, size="phone" if theme == "light" else "wide")
-    screen.page.goto(f"{played.url}/")
-    screen.page.get_by_label("Token", exact=True).fill("nht_wrong")
-    screen.page.keyboard.press("Enter")
-    expect(screen.page.get_by_role("alert")).to_contain_text("This token is not good")
-    screen.accessible()
-    screen.fits()
-    screen.picture(f"sign-in-{theme}", whole=False)
-
-
-def test_a_token_stays_in_its_tab_and_is_forgotten_on_signing_out(played: Played, look: Look) -> None:
-    screen = look(played.url)
-    screen.sign_in()
-    page = screen.page
-    assert "nht_" not in page.url
-    assert page.evaluate("localStorage.length + document.cookie.length") == 0
-    page.reload()
-    page.locator("#verdict:not([aria-busy])").wait_for()
-    page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_label("Token", exact=True)).to_be_focused()
-    assert page.evaluate("sessionStorage.length") == 0
-
-
-def test_a_token_that_is_taken_away_leads_back_to_the_door(played: Played, look: Look) -> None:
-    screen = look(played.url)
-    screen.sign_in()
-    screen.page.evaluate("sessionStorage.setItem('nexthop-token', 'nht_gone')")
-    expect(screen.page.get_by_label("Token", exact=True)).to_be_visible()
-
-
-def test_a_token_that_may_only_look_is_told_so_and_offered_no_change(played: Played, look: Look) -> None:
-    screen = look(played.url)
-    screen.sign_in("nht_read")
-    page = screen.page
-    expect(page.get_by_text("This token may only look.")).to_be_visible()
-    expect(page.get_by_role("textbox", name="Add a CIDR")).to_be_disabled()
-    for name in (f"Change {scenes.PODS}", f"Remove {scenes.PODS}", "Remove link hk"):
-        expect(page.get_by_role("button", name=name)).to_be_disabled()
-    screen.accessible()
-    screen.picture("read-only-dark-wide")
+        for theme in THEMES:
+            screen.wear(theme)
+            screen.accessible()
+            screen.fits()
+            if (theme, size) in (("dark", "wide"), ("light", "phone")):
+                screen.picture(f"{state}-{theme}-{size}")
 
 
 def test_while_the_page_waits_for_the_first_answer_it_says_so(played: Played, look: Look) -> None:
@@ -136,129 +93,6 @@ def test_a_stream_that_breaks_goes_on_after_its_last_event(played: Played, look:
     expect(page.locator("#events-list li")).to_have_count(6)
     expect(page.locator("#events-list li").first).to_contain_text("10.97.0.0/16")
     assert played.streams >= 2
-
-
-def test_the_plan_is_shown_before_anything_is_done(played: Played, look: Look) -> None:
-    screen = look(played.url)
-    screen.sign_in()
-    page = screen.page
-    page.get_by_role("textbox", name="Add a CIDR").fill("10.97.0.0/16")
-    expect(page.locator("#preview")).to_have_attribute("data-answer", "plan")
-    expect(page.locator("#preview")).to_contain_text(scenes.TABLE)
-    expect(page.locator("#preview li")).to_have_count(2)
-    screen.accessible()
-    screen.picture("preview-dark-wide", whole=False)
-
-
-def test_a_refusal_comes_with_the_guards_reason_and_the_next_step(played: Played, look: Look) -> None:
-    screen = look(played.url, expected=("status of 422",))
-    screen.sign_in()
-    page = screen.page
-    page.get_by_role("textbox", name="Add a CIDR").fill("172.18.0.0/16")
-    preview = page.locator("#preview")
-    expect(preview).to_contain_text("172.18.0.0/16 contains the vSwitch vsw-hosts")
-    expect(preview).to_contain_text("Choose a CIDR that does not overlap it")
-    screen.accessible()
-
-
-def test_what_somebody_types_outlives_a_refresh_and_only_the_last_wish_is_shown(played: Played, look: Look) -> None:
-    screen = look(played.url)
-    screen.sign_in()
-    page = screen.page
-    field = page.get_by_role("textbox", name="Add a CIDR")
-    field.press_sequentially("10.97.0.0/16", delay=15)
-    played.event("repaired", scenes.PODS)
-    expect(page.locator("#events-list li")).to_have_count(6)
-    expect(field).to_have_value("10.97.0.0/16")
-    expect(field).to_be_focused()
-    expect(page.locator("#preview")).to_have_attribute("data-answer", "plan")
-    assert played.bodies[-1]["cidr"] == "10.97.0.0/16"
-
-
-def test_only_options_that_were_touched_are_sent(played: Played, look: Look) -> None:
-    screen = look(played.url)
-    screen.sign_in()
-    page = screen.page
-    form = page.locator("#add")
-    form.get_by_text("Options").click()
-    form.get_by_label("Masquerade (SNAT)").uncheck()
-    form.get_by_label("While the link is down").select_option("withdraw")
-    form.get_by_label("After seconds without link").fill("90")
-    form.get_by_role("textbox", name="Add a CIDR").fill("10.97.0.0/16")
-    screen.accessible()
-    form.get_by_role("button", name="Add").click()
-    expect(form.get_by_role("textbox", name="Add a CIDR")).to_have_value("")
-    wish = {"cidr": "10.97.0.0/16", "via": "hk", "snat": False, "when_down": "withdraw", "hold_down": 90}
-    assert played.bodies[-1] == wish
-    assert re.fullmatch("[0-9a-f]{32}", played.headers[-1]["idempotency-key"])
-
-
-def test_a_change_names_the_version_that_was_shown_and_tells_of_a_rival(played: Played, look: Look) -> None:
-    screen = look(played.url, expected=("status of 412",))
-    screen.sign_in()
-    page = screen.page
-    reason = {
-        "code": "etag-mismatch",
-        "text": "somebody changed it meanwhile",
-        "next_step": "look at it, and try again",
-    }
-    played.refusal = (412, {"code": "etag-mismatch", "title": "It was changed", "reasons": [reason]})
-    page.get_by_role("button", name=f"Change {scenes.PODS}").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Comment").fill("pods, new cluster")
-    screen.accessible()
-    screen.picture("change-dark-wide", whole=False)
-    dialog.get_by_role("button", name="Change").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("Somebody changed it meanwhile")
-    assert played.bodies[-1] == {"comment": "pods, new cluster"}
-    assert played.headers[-1]["if-match"] == '"7"'
-
-
-def test_a_removal_is_asked_once_more_and_escape_means_no(played: Played, look: Look) -> None:
-    screen = look(played.url)
-    screen.sign_in()
-    page = screen.page
-    button = page.get_by_role("button", name=f"Remove {scenes.PODS}")
-    button.click()
-    dialog = page.get_by_role("dialog", name=f"Remove {scenes.PODS}?")
-    expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
-    screen.accessible()
-    screen.picture("remove-dark-wide", whole=False)
-    page.keyboard.press("Escape")
-    expect(dialog).to_be_hidden()
-    expect(button).to_be_focused()
-    assert not [asked for asked in played.asked if asked.startswith("DELETE")]
-    button.click()
-    dialog.get_by_role("button", name="Remove").click()
-    expect(dialog).to_be_hidden()
-    assert f"DELETE /v1/cidrs/{scenes.PODS}" in played.asked
-
-
-def test_a_conflict_in_the_route_table_can_be_adopted(played: Played, look: Look) -> None:
-    played.scene = scenes.broken()
-    screen = look(played.url)
-    screen.sign_in()
-    page = screen.page
-    page.get_by_role("button", name=f"Adopt {scenes.SERVICES}").click()
-    expect(page.get_by_role("dialog")).to_contain_text("eni-wz9other")
-    page.get_by_role("dialog").get_by_role("button", name="Adopt").click()
-    expect(page.get_by_role("dialog")).to_be_hidden()
-    assert f"POST /v1/cidrs/{scenes.SERVICES}/adopt" in played.asked
-
-
-def test_a_join_token_goes_in_and_is_not_kept(played: Played, look: Look) -> None:
-    played.scene = scenes.empty()
-    screen = look(played.url)
-    screen.sign_in()
-    page = screen.page
-    page.get_by_text("Join a link", exact=True).click()
-    page.get_by_label("Name").fill("hk")
-    page.get_by_label("Join token").fill("gtun1.secret")
-    screen.accessible()
-    page.get_by_role("button", name="Join").click()
-    expect(page.get_by_label("Join token")).to_be_hidden()
-    assert played.bodies[-1] == {"name": "hk", "token": "gtun1.secret"}
-    assert page.get_by_label("Join token", exact=True).input_value() == ""
 
 
 def test_every_layer_that_is_red_says_why_and_what_to_do(played: Played, look: Look) -> None:
@@ -339,12 +173,12 @@ def test_the_theme_is_the_systems_until_somebody_chooses(played: Played, look: L
     screen.sign_in()
     page = screen.page
     shade = "getComputedStyle(document.body).backgroundColor"
-    assert page.evaluate(shade) == "rgb(13, 17, 22)"
+    assert page.evaluate(shade) == THEMES["dark"]
     page.get_by_role("button", name="Theme: automatic").click()
     expect(page.get_by_role("button", name="Theme: light")).to_be_visible()
-    assert page.evaluate(shade) == "rgb(244, 246, 248)"
+    assert page.evaluate(shade) == THEMES["light"]
     page.reload()
-    assert page.evaluate(shade) == "rgb(244, 246, 248)"
+    assert page.evaluate(shade) == THEMES["light"]
 
 
 def test_a_disk_that_fails_is_told_in_the_first_line(played: Played, look: Look) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import sys
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.lab
 
 POD, SERVICE = (ip_network("10.244.0.0/16"), "tun-hk"), (ip_network("10.96.0.0/16"), "tun-hk")
 POD6 = (ip_network("fd00:10:244::/48"), "tun-hk")
+OWN = (ip_network("100.64.240.0/24"), "tun-hk")
 HK = frozenset({"tun-hk"})
 USUAL = Rules(masquerade=frozenset({POD, SERVICE}), forward=HK, clamp=HK, vpc="eth0")
 KINDS = {
@@ -55,6 +57,19 @@ KINDS = {
         forward=frozenset({"tun-hk", "tun-us"}),
         clamp=frozenset({"tun-us"}),
         vpc="ens5.100",
+    ),
+    "guarded, the far end asks nothing": replace(USUAL, guarded=HK, own=frozenset({OWN})),
+    "guarded, the far end may ask": replace(USUAL, guarded=HK, own=frozenset({OWN}), inbound=HK),
+    "guarded before anything is known": Rules(guarded=HK),
+    "guarded in IPv6, two tunnels with one subnet": Rules(
+        masquerade=frozenset({POD, POD6}),
+        forward=frozenset({"tun-hk", "tun-us"}),
+        clamp=HK,
+        vpc="eth0",
+        guarded=frozenset({"tun-hk", "tun-us"}),
+        inbound=frozenset({"tun-us"}),
+        own=frozenset({OWN, (OWN[0], "tun-us"), (ip_network("fd64::/64"), "tun-hk")}),
+        six=True,
     ),
 }
 FOREIGN = """
@@ -191,7 +206,7 @@ DRIFT = {
         "a set emptied": "nft flush set inet nexthop nexthop4-tun-hk-s",
         "a set of our name": "nft 'add set inet nexthop nexthop4-tun-x-s { type ipv4_addr; flags interval; }'",
         "the order changed": "h=$(H forward 1); nft delete rule inet nexthop forward handle $h; "
-        'nft add rule inet nexthop forward oifname "tun-hk" ct state invalid drop comment \\"nexthop\\"',
+        'nft add rule inet nexthop forward oifname "tun-hk" ct state invalid counter drop comment \\"nexthop\\"',
     },
 }
 _HANDLE = "H() { nft -a list chain inet nexthop $1 | sed -n 's/.*# handle //p' | sed -n $(($2 + 1))p; }\n"
@@ -210,6 +225,34 @@ def test_drift_is_seen_and_mended(space: Space, name: str, fault: str) -> None:
         assert not firewall.holds(USUAL)
         firewall.write(USUAL)
         assert firewall.holds(USUAL)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("iptables", "iptables-legacy -D INPUT 1"),
+        ("iptables", "iptables-legacy -F NEXTHOP-INPUT"),
+        ("iptables", "iptables-legacy -D NEXTHOP-INPUT -i tun-hk -m comment --comment nexthop -j DROP"),
+        ("iptables", "iptables-legacy -R NEXTHOP-INPUT 2 -i tun-hk -m comment --comment nexthop -j RETURN"),
+        ("iptables", "ip6tables-legacy -F NEXTHOP-INPUT"),
+        ("nftables", "nft flush chain inet nexthop input"),
+        ("nftables", "nft delete element inet nexthop nexthop4-closed '{ 100.64.0.0/10 }'"),
+        ("nftables", "nft add element inet nexthop nexthop4-tun-hk-own '{ 172.18.0.0/16 }'"),
+        ("nftables", "nft insert rule inet nexthop input iifname tun-hk meta l4proto tcp return comment nexthop"),
+    ],
+)
+def test_a_guard_that_drifts_is_seen_and_mended(space: Space, name: str, fault: str) -> None:
+    from appliance.kernel.choose import backend  # noqa: PLC0415
+
+    firewall, rules = backend(name), KINDS["guarded in IPv6, two tunnels with one subnet"]
+    with space.entered():
+        firewall.write(rules)
+        before = space.sh(SNAPSHOT)
+        space.sh(fault)
+        assert space.sh(SNAPSHOT) != before, "the fault did nothing"
+        assert not firewall.holds(rules)
+        firewall.write(rules)
+        assert firewall.holds(rules)
 
 
 @pytest.mark.iptables

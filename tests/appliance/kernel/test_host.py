@@ -45,6 +45,12 @@ def test_ipv6_forwarding_is_left_alone_without_an_ipv6_cidr() -> None:
     assert not any(key.startswith(("ipv4/conf/all/rp_filter", "ipv6/conf/all")) for key in keys)
 
 
+def test_a_machine_that_is_not_to_forward_yet_is_not_made_a_router() -> None:
+    keys = {setting.key for setting in host.wanted("eth0", ["tun-hk"], v6=True, forwards=False)}
+    assert not any(key.endswith("forwarding") or key == "ipv4/ip_forward" for key in keys)
+    assert "ipv4/conf/tun-hk/ignore_routes_with_linkdown" in keys
+
+
 def test_what_cannot_be_written_is_told_as_not_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ipv4").mkdir()
     (tmp_path / "ipv4/ip_forward").write_text("0\n")

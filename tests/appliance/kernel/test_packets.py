@@ -5,9 +5,11 @@ The appliance has one arm: its default route leads back to the host, as the VPC'
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import subprocess
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -193,6 +195,56 @@ def test_what_conntrack_calls_invalid_does_not_enter_the_tunnel(path: Path, fire
         protocols = [packet[9] for _, packet in _packets(tap)]
     assert socket.IPPROTO_ICMP in protocols
     assert socket.IPPROTO_TCP not in protocols
+
+
+GUARDED = replace(MASKED, guarded=HK, own=frozenset({(ip_network("100.64.240.0/24"), "tun-hk")}))
+
+
+def _reaches(path: Path, at: Space, address: str, source: str) -> bool:
+    """Tell whether the far side, from `source`, can connect to what listens at `address` in `at`."""
+    with at.entered():
+        server = socket.create_server(("0.0.0.0", 22))
+    with server, path.far.entered():
+        try:
+            socket.create_connection((address, 22), timeout=0.4, source_address=(source, 0)).close()
+        except TimeoutError:
+            return False
+        return True
+
+
+def test_a_far_end_begins_connections_only_where_it_may_and_from_what_is_carried(path: Path, firewall: Backend) -> None:
+    path.far.sh("ip route add 172.18.2.0/24 via 100.64.240.50; ip addr add 172.18.2.99/32 dev lo")
+    host = path.host, "172.18.2.20"
+    assert _reaches(path, *host, source=POD), "the claim is empty"
+    with path.appliance.entered():
+        firewall.write(GUARDED)
+        assert not _reaches(path, *host, source=POD)
+        assert not _reaches(path, *host, source="172.18.2.99")
+        assert path.peer_of_a_connection() == TUNNEL
+        firewall.write(replace(GUARDED, inbound=HK))
+        assert _reaches(path, *host, source=POD)
+        assert not _reaches(path, *host, source="172.18.2.99")
+        assert path.peer_of_a_connection() == TUNNEL
+
+
+def test_a_far_end_reaches_neither_what_listens_on_the_appliance_nor_metadata(path: Path, firewall: Backend) -> None:
+    metadata = "100.100.100.200"
+    path.far.sh(f"ip route add 172.18.2.0/24 via 100.64.240.50; ip route add {metadata} via 100.64.240.50")
+    path.host.sh(f"ip addr add {metadata}/32 dev lo")  # the host stands for all that lies beyond eth0
+    ends = [(path.appliance, TUNNEL), (path.appliance, "172.18.2.10"), (path.host, metadata)]
+    assert all(_reaches(path, *end, source=POD) for end in ends), "the claim is empty"
+    with path.appliance.entered():
+        firewall.write(replace(GUARDED, inbound=HK))
+        assert not any(_reaches(path, *end, source=POD) for end in ends)
+        path.far.sh(f"ping -n -c 1 -W 2 {TUNNEL}; ping -n -c 1 -W 2 -I {POD} {TUNNEL}")
+        # What this machine began is answered.
+        with path.far.entered():
+            server = socket.create_server((POD, 80))
+        with server:
+            socket.create_connection((POD, 80), timeout=5).close()
+    listed = path.appliance.sh("iptables-legacy-save -c -t filter; nft list ruleset")
+    dropped = re.findall(r"^\[(\d+):.* -j DROP|counter packets (\d+) .* drop", listed, re.MULTILINE)
+    assert sum(int(count) > 0 for pair in dropped for count in pair if count) == 2, listed
 
 
 def _mss(packet: bytes) -> int:

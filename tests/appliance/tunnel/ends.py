@@ -13,9 +13,10 @@ import ssl
 import struct
 import time
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.tunnel import greeting, gtun, identity, keys, server, tun
+from appliance.tunnel import greeting, gtun, identity, keys, planes, server, tun
 from appliance.tunnel.clients import Registry
 from appliance.tunnel.config import LinkConfig, TunnelConfig
 from appliance.tunnel.dataplane import Alive, Ready, Report, Traffic
@@ -23,7 +24,6 @@ from appliance.tunnel.strays import Strays
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     import pytest
 
@@ -42,10 +42,15 @@ class FakePlane:
         self.opens: list[keys.Session] = []
         self.seals: keys.Session | None = None
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
+        self.works = asyncio.Event()
+        self.works.set()
         self.all.append(self)
 
     async def start(self) -> None:
         self.told.append(("start", self.device))
+
+    async def awake(self) -> None:
+        await self.works.wait()
 
     def begin(self, session: keys.Session, *_rest: object, **_named: object) -> None:
         self.opens, self.seals, self._reports = [session], session, asyncio.Queue()
@@ -122,7 +127,7 @@ class Ends:
         config = LinkConfig(
             "hk", "tun-hk", f"127.0.0.1:{port}", self.pin, "shenzhen", base64.b64encode(KEY).decode(), **options
         )
-        made = gtun.Gtun(config, lambda: config)
+        made = gtun.Gtun(config, Path("hk.toml"))
         async with _running(made.run(None)):
             yield made
 
@@ -141,7 +146,7 @@ def without_a_kernel(patch: pytest.MonkeyPatch) -> None:
     """Have both ends use data planes of this file, and no devices."""
     patch.setattr(FakePlane, "all", [], raising=False)
     patch.setattr(gtun, "DataPlane", FakePlane)
-    patch.setattr(server, "DataPlane", FakePlane)
+    patch.setattr(planes, "DataPlane", FakePlane)
     for name in ("configure", "destroy"):
         patch.setattr(tun, name, lambda *_: None)
     patch.setattr(tun, "lacks", lambda *_: None)
@@ -199,8 +204,8 @@ async def gtund_played(ends: Ends) -> AsyncIterator[tuple[asyncio.Queue[Line], i
     async def accept() -> None:
         while True:
             sock, _ = await loop.sock_accept(listener)
+            kept.append(sock)
             if await greeting.first_byte(sock) == b"n":
-                kept.append(sock)
                 continue
             reader = asyncio.StreamReader()
             protocol = asyncio.StreamReaderProtocol(reader, arrive)

@@ -11,6 +11,8 @@ from appliance.tunnel.channels import Session
 from appliance.tunnel.liveness import Liveness
 from appliance.tunnel.stream import Stream
 
+NOW = time.monotonic()
+
 
 class FakeStream:
     """A connection, as far as choosing one needs it."""
@@ -43,9 +45,7 @@ def streams(into: Session, count: int = 4) -> list[Stream]:
 @pytest.fixture
 def udp_passes(monkeypatch):
     def passes(of: Session, yes: bool) -> None:
-        of.datagram._sock = cast("Any", object()) if yes else None
-        of.datagram.liveness.alive = yes
-        of.datagram.liveness._heard = time.monotonic() + 1000
+        of.datagram.usable_until = NOW + 1000 if yes else 0.0
 
     return passes
 
@@ -54,8 +54,8 @@ def test_hybrid_sends_tcp_by_stream_and_the_rest_by_datagram(udp_passes):
     chosen = session("hybrid")
     made = streams(chosen)
     udp_passes(chosen, True)
-    assert chosen.choose(7, True) is made[3]
-    assert chosen.choose(7, False) is chosen.datagram
+    assert chosen.choose(7, True, NOW) is made[3]
+    assert chosen.choose(7, False, NOW) is chosen.datagram
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "datagram"])
@@ -63,27 +63,27 @@ def test_everything_goes_by_stream_while_udp_does_not_pass_and_back_when_it_does
     chosen = session(mode)
     made = streams(chosen)
     udp_passes(chosen, False)
-    assert chosen.choose(5, False) is made[1]
+    assert chosen.choose(5, False, NOW) is made[1]
     udp_passes(chosen, True)
-    assert chosen.choose(5, False) is chosen.datagram
+    assert chosen.choose(5, False, NOW) is chosen.datagram
 
 
 def test_stream_mode_never_uses_datagrams(udp_passes):
     chosen = session("stream")
     made = streams(chosen)
     udp_passes(chosen, True)
-    assert {chosen.choose(flow, tcp) for flow, tcp in itertools.product(range(8), (True, False))} == set(made)
+    assert {chosen.choose(flow, tcp, NOW) for flow, tcp in itertools.product(range(8), (True, False))} == set(made)
 
 
 def test_a_flow_keeps_its_slot_when_another_connection_is_replaced():
     chosen = session("stream")
     made = streams(chosen)
     assert chosen.remove(made[1]) == 1
-    assert [chosen.choose(flow, True) for flow in (0, 2, 3)] == [made[0], made[2], made[3]]
-    assert chosen.choose(1, True) in made
+    assert [chosen.choose(flow, True, NOW) for flow in (0, 2, 3)] == [made[0], made[2], made[3]]
+    assert chosen.choose(1, True, NOW) in made
     again = cast("Stream", FakeStream())
     chosen.put(5, again)
-    assert chosen.choose(1, True) is again
+    assert chosen.choose(1, True, NOW) is again
 
 
 def test_a_lost_connection_is_lost_once():
@@ -95,9 +95,9 @@ def test_a_lost_connection_is_lost_once():
 
 def test_without_any_channel_there_is_no_choice_and_in_the_end_no_session():
     chosen = session("hybrid")
-    assert chosen.choose(0, True) is None
-    assert not chosen.dead(2.9)
-    assert chosen.dead(3.0)
+    assert chosen.choose(0, True, NOW) is None
+    assert not chosen.dead(9.9)
+    assert chosen.dead(10.0)
     streams(chosen)
     assert not chosen.dead(1000.0)
 
@@ -113,6 +113,29 @@ def test_on_a_long_lossy_line_a_young_flow_goes_over_every_connection_and_then_o
     for _ in range(1200):
         spread = chosen.spread(7, made[3], 1000, 1.0)
     assert spread == (None, (made[2],))
+
+
+def test_where_udp_passes_a_young_flow_goes_by_datagram_too_and_soon_over_one_connection(udp_passes):
+    chosen = session("hybrid")
+    made = streams(chosen)
+    udp_passes(chosen, True)
+    cast("Any", made[2]).rate = 9
+    ways = [chosen.spread(7, made[3], 1000, 1.0) for _ in range(4500)]
+    assert ways[0] is not None
+    assert set(ways[0][1]) == {*made, chosen.datagram}
+    assert ways[2000] is not None
+    assert ways[2000][0] is not None
+    assert set(ways[2000][1]) == {made[2], chosen.datagram}
+    assert ways[-1] == (None, (made[2],))
+
+
+def test_a_young_flow_in_stream_mode_goes_over_connections_alone(udp_passes):
+    chosen = session("stream")
+    made = streams(chosen)
+    udp_passes(chosen, True)
+    spread = chosen.spread(7, made[3], 1000, 1.0)
+    assert spread is not None
+    assert set(spread[1]) == set(made)
 
 
 @pytest.mark.parametrize("change", [{"rtt": 0.001}, {"sent_again": 0}], ids=str)

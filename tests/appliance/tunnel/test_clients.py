@@ -1,9 +1,21 @@
+"""Who is let in, and what is on disk of them."""
+
 import stat
+import threading
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 import pytest
 
-from appliance.tunnel.clients import JOIN_VALID, BadName, BadPrefix, ClientExists, PoolEmpty, Registry, UnknownClient
+from appliance.tunnel.clients import (
+    JOIN_VALID,
+    BadName,
+    BadPrefix,
+    ClientExists,
+    DamagedClient,
+    PoolEmpty,
+    Registry,
+    UnknownClient,
+)
 
 NOW = 1_000_000.0
 KEY = b"k" * 32
@@ -71,6 +83,53 @@ def test_a_removed_client_is_unknown(registry):
     registry.remove("a")
     with pytest.raises(UnknownClient):
         registry.get("a")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b'{"name": "sz"}', b'{"name": "sz", "address": "", "x": 1}']
+)
+def test_a_damaged_file_costs_its_client_and_nobody_else(registry, tmp_path, content):
+    registry.add("sz", NOW)
+    _, secret = registry.add("other", NOW)
+    (file,) = tmp_path.rglob("sz.json")
+    file.write_bytes(content)
+    assert [client.name for client in registry.all()] == ["other"]
+    assert registry.names() == ("other", "sz")
+    assert registry.admit("sz", KEY, b"", NOW) is None
+    assert registry.admit("other", KEY, secret, NOW)
+    with pytest.raises(DamagedClient, match="gtund client rm sz"):
+        registry.get("sz")
+    with pytest.raises(DamagedClient):
+        registry.add("third", NOW)  # whose address may be the damaged one's?
+    registry.remove("sz")
+    registry.add("third", NOW)
+
+
+def test_a_client_that_is_removed_while_it_enrols_stays_removed(registry, monkeypatch):
+    _, secret = registry.add("sz", NOW)
+    write = Registry._write
+
+    def removing(self, client):
+        thread = threading.Thread(target=registry.remove, args=("sz",))
+        thread.start()
+        thread.join(0.05)  # it would have happened by now, were it not for the lock
+        write(self, client)
+        threads.append(thread)
+
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(Registry, "_write", removing)
+    assert registry.admit("sz", KEY, secret, NOW)
+    threads[0].join()
+    assert registry.names() == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"-1"])
+def test_where_the_turn_of_addresses_was_lost_it_begins_anew(registry, tmp_path, content):
+    first, _ = registry.add("sz", NOW)
+    (turn,) = tmp_path.rglob(".next")
+    turn.write_bytes(content)
+    second, _ = registry.add("other", NOW)
+    assert first.address != second.address
 
 
 def test_what_cannot_be_added_says_why_and_changes_nothing(registry):

@@ -2,7 +2,8 @@
 
 import select
 import socket
-from collections import Counter
+import struct
+from collections import Counter, deque
 
 import pytest
 
@@ -152,11 +153,33 @@ def test_parts_forged_in_units_to_come_spoil_none_and_make_units_small():
     server.channel.close()
 
 
+def test_a_copy_is_sent_whole_and_bears_the_loss_of_a_datagram():
+    client, server = End(Direction.TO_SERVER, gso=False), End(Direction.TO_CLIENT)
+    near, line = sockets()
+    far, out = sockets()
+    client.channel.attach(near)
+    server.channel.attach(far)
+    client.channel._sizing.limit = 1000
+    packet = bytes(range(250)) * 100
+    batch = client.pool.take()
+    batch.copy((7, 1), 0, 0, memoryview(packet), 0.0)
+    client.channel.queue.put(batch, 1, 0.0)
+    client.flush()
+    datagrams = [line.recv(2000) for _ in range(-(-len(packet) // 1400) + 3)]
+    for datagram in (*datagrams[:4], *datagrams[5:]):
+        out.send(datagram)
+    [(_, came)] = server.receive(1)
+    assert came == frame.TICKET.pack(7, 1) + packet
+    assert not server.counters
+    for sock in (near, line, far, out):
+        sock.close()
+
+
 def test_probes_that_nobody_takes_fill_no_memory(ends):
     client, _ = ends
     for number in range(10_000):
         client.channel.say(frame.Kind.PROBE, number.to_bytes(8))
-    assert len(client.channel._urgent) < 100
+    assert len(client.channel.urgent) < 100
 
 
 def test_a_socket_that_nobody_answers_is_silence_not_an_error():
@@ -168,3 +191,71 @@ def test_a_socket_that_nobody_answers_is_silence_not_an_error():
         client.send(b"x" * 100)
     assert list(client.channel.receive()) == []
     client.channel.close()
+
+
+@pytest.mark.parametrize("short", [1, unit.OVERHEAD - 1])
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_datagram_without_a_whole_header_is_dropped_and_what_came_before_it_is_taken(ends, short, before):
+    """Found by fuzzing: the header of an earlier one was read in its place."""
+    client, server = ends
+    near, step = client.channel._sock, unit.OVERHEAD + server.channel._arrivals.expected
+    whole = memoryview(bytearray(1 << 16))
+    prefix, length = client.channel._sealer.seal(frame.Kind.PROBE, bytes(3 * step), whole)
+    (pieces,) = unit.Cuts(whole, step - unit.OVERHEAD).of(prefix, length, 40)
+    datagrams = [b"".join(pieces[start : start + 2]) for start in range(0, len(pieces), 2)]
+    near.send(datagrams[0])  # something to read again by mistake
+    for sent in (b"".join(datagrams[1 : 1 + before]) + bytes(short), *datagrams[1 + before : -1]):
+        near.sendmsg([sent], [(17, 103, step.to_bytes(2, "little"))] if len(sent) > step else [])
+    near.send(datagrams[-1])
+    assert server.receive(1) == [(frame.Kind.PROBE, bytes(3 * step))]
+    assert server.counters["drop_malformed"] == 1
+
+
+@pytest.mark.parametrize("last", [100, 40])
+def test_small_datagrams_that_the_kernel_joined_are_all_taken(last):
+    """As a network card's driver joins those that come close together: less in all than one full datagram."""
+    client, server = End(Direction.TO_SERVER), End(Direction.TO_CLIENT)
+    near, far = sockets()
+    client.channel.attach(near)
+    server.channel.attach(far)
+    sealed: list[bytes] = []
+    payloads = [b"a" * 100, b"b" * 100, b"c" * last]
+    whole = memoryview(bytearray(2048))
+    for payload in payloads:
+        prefix, length = client.channel._sealer.seal(frame.Kind.PROBE, payload, whole)
+        sealed += [b"".join(pieces) for pieces in unit.Cuts(whole, 1400).of(prefix, length, 1)]
+    joined = [(17, 103, len(sealed[0]).to_bytes(2, "little"))]  # UDP_SEGMENT: the loopback hands it on as it is
+    near.sendmsg([b"".join(sealed)], joined)
+    assert server.receive(3) == [(frame.Kind.PROBE, payload) for payload in payloads]
+    assert not server.counters
+    client.channel.close()
+    server.channel.close()
+
+
+def test_a_path_that_swallows_full_datagrams_is_given_shorter_ones(ends):
+    """Nobody says "fragmentation needed": only the probes tell."""
+    client, server = ends
+    fits, clock = 1400, 0.0
+    wire = client.channel._sock
+
+    class Narrow(deque[list[memoryview]]):
+        def extend(self, sends):
+            super().extend(each for each in sends if sum(map(len, each[:2])) + 28 <= fits)
+
+    client.channel._unsent = Narrow()
+    client.channel._loss.reported(100, 50, 0.0)  # something is being lost
+    for _ in range(100):
+        clock += 0.25
+        client.channel.say(frame.Kind.PROBE, struct.pack("!d", clock))
+        client.flush()
+        while select.select([server.channel.fd], [], [], 0)[0]:
+            for _, plain in server.channel.receive():
+                server.channel.say(frame.Kind.ECHO, bytes(plain))
+        server.flush()
+        while select.select([wire], [], [], 0)[0]:
+            for kind, plain in client.channel.receive():
+                assert kind == frame.Kind.ECHO
+                client.channel._holes.echoed(struct.unpack_from("!d", plain)[0])
+    assert client.channel.state["mtu"] == fits
+    assert client.counters["path_mtu_lowered"] == 2
+    assert server.channel.state["mtu"] == 1500

@@ -57,7 +57,7 @@ def test_every_packet_leaves_once_and_those_of_a_flow_in_order(steps):
         for one in packets:
             got.setdefault(one[0], []).append(one)
     assert got == sent
-    assert not len(world.queue)
+    assert not world.queue.count
     assert not world.counters
 
 
@@ -95,7 +95,7 @@ def stand(world: World, seconds: float, ecn: int = 0) -> list[bytes]:
     """Run a queue in which every packet waits for 0.25 s, whatever is dropped; return what leaves it."""
     out = []
     for step in range(round(seconds * 20)):
-        while len(world.queue) < 5:
+        while world.queue.count < 5:
             world.put(large(step & 0xFF, ecn), 1, step / 20)
         if step >= 5:
             out += world.pop(step / 20)
@@ -138,7 +138,7 @@ def test_a_flow_that_knows_marks_is_marked_instead():
 def test_of_a_batch_of_small_packets_only_the_first_is_dropped():
     world, sent, got = World(), 0, 0
     for step in range(16):
-        while len(world.queue) < 5:
+        while world.queue.count < 5:
             world.put(bytes((0x45, 0, 0, step)) + bytes(4000), 1, step / 20)
             sent += 1
         got += len(world.pop(step / 20)) if step >= 5 else 0
@@ -167,7 +167,7 @@ def test_what_waits_is_bounded_and_the_flow_with_most_pays():
     world.put(b"small", flow=2)
     for number in range(500):
         world.put(large(number & 0xFF), flow=1)
-    assert len(world.queue) < 100
+    assert world.queue.count < 100
     assert world.counters["drop_queue"] > 400
     assert b"small" in world.pop() + world.pop()
 

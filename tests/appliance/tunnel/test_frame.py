@@ -64,3 +64,13 @@ def test_a_batch_of_garbage_ends_in_packets_or_a_refusal(data):
     except frame.RemoteProtocolError:
         return
     assert total == len(data)
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=60)), max_size=3), st.binary(max_size=8))
+def test_the_only_packet_of_a_batch_is_what_all_its_packets_are(packets, rest):
+    batch = b"".join(frame.PACKET.pack(shape << 24 | len(data), 9) + data for shape, data in packets) + rest
+    only = frame.only(memoryview(batch))
+    if only is not None:
+        assert [only] == list(frame.packets(memoryview(batch)))
+    else:
+        assert len(packets) != 1 or rest or packets[0][0] & frame.COPY

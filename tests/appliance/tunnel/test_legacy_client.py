@@ -141,12 +141,13 @@ def test_unknown_commands_are_skipped_and_what_is_no_packet_is_dropped():
         async with Scene.open() as scene:
             visit = await scene.visit()
             await visit.let_in()
-            unknown = (b"\x00\x01\x63", b"\x00\x05\x01abcd", b"\x00\x01\x02", world.WELCOME)
+            unknown = [b"\x00\x01\x63", b"\x00\x05\x01abcd", b"\x00\x01\x02", world.WELCOME]
+            unknown += [world.HEARTBEAT, world.HELLO]  # a client's own words
             large, six, short = packet("10.244.1.20", "100.64.240.50", bytes(1481)), b"\x60" + bytes(60), b"\x45"
             visit.say(*unknown, data(large), data(six), data(short), data(b""), data(FROM_POD))
             assert await scene.device.delivered() == FROM_POD
             counters = scene.report("counters")
-            assert (counters["skipped_commands"], counters["drop_shape"], counters["rx_packets"]) == (4, 4, 1)
+            assert (counters["skipped_commands"], counters["drop_shape"], counters["rx_packets"]) == (6, 4, 1)
 
     asyncio.run(scene())
 

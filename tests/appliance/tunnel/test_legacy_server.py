@@ -187,9 +187,11 @@ def test_unknown_commands_are_skipped():
         async with Scene.open() as scene:
             caller = await scene.call()
             await caller.enter()
-            caller.say(b"\x00\x01\x63", b"\x00\x05\x01abcd", b"\x00\x01\x02", world.HELLO, world.HEARTBEAT)
+            caller.say(b"\x00\x01\x63", b"\x00\x05\x01abcd", b"\x00\x01\x02", world.HELLO)
+            caller.say(world.HEARTBEAT_ANSWER, world.WELCOME)  # a server's own words
+            caller.say(world.HEARTBEAT)
             await caller.hear(world.HEARTBEAT_ANSWER)
-            assert scene.clients()["100.64.240.50"]["counters"]["skipped_commands"] == 4
+            assert scene.clients()["100.64.240.50"]["counters"]["skipped_commands"] == 6
 
     asyncio.run(scene())
 

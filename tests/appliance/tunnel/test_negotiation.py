@@ -6,11 +6,12 @@ And the conversation about new keys, between the two real ends, and with ends th
 import asyncio
 import base64
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from appliance import linkfile
+from appliance.tunnel.handshake import handshake
 from appliance.tunnel.rotation import Limits
 from tests.appliance.tunnel import ends as world
 from tests.appliance.tunnel.ends import KEY, Ends, FakePlane, Line, gtund_played, random, until
@@ -216,10 +217,69 @@ def test_keys_are_made_anew_when_they_are_old_or_much_used(ends, limits, monkeyp
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    ("says", "code", "told"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "protocol", "does not speak"), (b"", "unreachable", "hung up")],
+)
+def test_a_server_that_is_no_gtund_is_told_from_one_that_hangs_up(ends, says, code, told):
+    async def answer(reader, writer):
+        await reader.read(1)
+        writer.write(says)
+        writer.close()
+
+    async def story():
+        other = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with other, ends.gtun(other.sockets[0].getsockname()[1]) as link:
+            await until(lambda: link.report()["code"] == code)
+            assert told in link.report()["reason"]
+
+    asyncio.run(story())
+
+
 def test_without_a_session_there_are_no_keys_to_make_anew(ends):
     async def story():
         async with gtund_played(ends) as (_, port), ends.gtun(port) as link:
             assert "no session" in (await link.rekey())["error"]
+
+    asyncio.run(story())
+
+
+def file_of(link, key, join):
+    """Return what a link's file says with these credentials."""
+    secret = {name: base64.b64encode(value).decode() for name, value in (("key", key), ("join", join))}
+    named = {name: getattr(link, name) for name in ("name", "device", "server", "pin", "client")}
+    return linkfile.text("link", {**named, **secret}).encode()
+
+
+def test_a_key_that_the_server_took_without_our_hearing_of_it_is_the_key(ends, monkeypatch):
+    """The old one is dead by then: to go back to it would lock the link out."""
+
+    async def no_answer(*arguments):
+        await handshake(*arguments)
+        raise ConnectionResetError
+
+    async def story():
+        async with ends.gtund() as (_, port), ends.gtun(port) as link:
+            await until(lambda: link.report()["state"] == "up")
+            _, secret = ends.registry.rotate("shenzhen", time.time())
+            with monkeypatch.context() as patch:
+                patch.setattr("appliance.tunnel.gtun.handshake", no_answer)
+                assert await link.reload(file_of(link._link, b"n" * 32, secret)) == {"reloaded": "hk"}
+            assert ends.registry.admit("shenzhen", b"n" * 32, b"", time.time())
+            assert ends.registry.admit("shenzhen", KEY, b"", time.time()) is None
+            await until(lambda: link.report()["state"] == "up")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"[link", b"[link]\nname = 'hk'\n"])
+def test_a_file_that_is_no_links_changes_nothing(ends, text):
+    async def story():
+        async with ends.gtund() as (_, port), ends.gtun(port) as link:
+            await until(lambda: link.report()["state"] == "up")
+            before = link._link
+            assert (await link.reload(text))["error"]
+            assert (link._link, link.report()["state"]) == (before, "up")
 
     asyncio.run(story())
 
@@ -232,10 +292,7 @@ def test_credentials_that_the_server_refuses_cost_nothing_and_those_that_it_take
             first = server.served["shenzhen"]
             _, secret = ends.registry.rotate("shenzhen", time.time())
             for join, said in ((b"wrong", {"code": "denied"}), (secret, {"reloaded": "hk"})):
-                texts = [base64.b64encode(each).decode() for each in (b"n" * 32, join)]
-                wanted = replace(present, key=texts[0], join=texts[1])
-                link._reread = lambda wanted=wanted: wanted
-                assert said.items() <= (await link.reload()).items()
+                assert said.items() <= (await link.reload(file_of(present, b"n" * 32, join))).items()
                 assert ("code" in said) == (server.served.get("shenzhen") is first)
             await until(lambda: link.report()["state"] == "up" and "shenzhen" in server.served)
             assert ends.registry.admit("shenzhen", KEY, b"", time.time()) is None

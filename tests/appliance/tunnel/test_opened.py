@@ -50,7 +50,31 @@ def test_a_connection_that_is_lost_is_replaced_under_a_number_that_was_never_use
             for lost in (0, 1, 2):
                 plane.say(Lost(plane.opens[0].session_id, lost))
             await until(lambda: len([1 for word, _ in plane.told if word == "connect"]) == 5)
-            assert [number for word, number in plane.told if word == "connect"] == [0, 1, 2, 3, 4]
+            assert sorted(number for word, number in plane.told if word == "connect") == [0, 1, 2, 3, 4]
+
+    asyncio.run(story())
+
+
+def test_a_connection_that_cannot_be_opened_is_tried_again_and_the_session_goes_on(ends, monkeypatch, caplog):
+    """Somebody in between may allow only so many connections from one address."""
+    genuine, refused = opened.open_data, list[int]()
+
+    async def refusing(control, session, number):
+        if len(refused) < 3:
+            refused.append(number)
+            raise ConnectionRefusedError(111, "Connection refused")
+        return await genuine(control, session, number)
+
+    async def story():
+        async with ends.gtund() as (server, port), ends.gtun(port, connections=2) as link:
+            monkeypatch.setattr(opened, "open_data", refusing)
+            plane = await up(link)
+            session = server.served["shenzhen"]
+            await until(lambda: len([1 for word, _ in plane.told if word == "connect"]) == 2)
+            assert refused == [1, 3, 5]
+            assert [number for word, number in plane.told if word == "connect"] == [0, 7]
+            assert server.served["shenzhen"] is session
+            assert "data connection 1 cannot be opened: Connection refused" in caplog.text
 
     asyncio.run(story())
 
@@ -64,5 +88,29 @@ def test_a_session_that_has_no_more_numbers_is_followed_by_another(ends):
             first = server.served["shenzhen"]
             plane.say(Lost(plane.opens[0].session_id, keys.DATAGRAMS - 1))
             await until(lambda: server.served.get("shenzhen") not in (None, first))
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("device", ["tun-hk", "gt-shenzhen"])
+def test_no_connection_is_opened_before_the_data_planes_work(ends, monkeypatch, device):
+    """One that is slow to start would answer no probe, and be taken for dead: on a machine that boots, say."""
+    awake = FakePlane.awake
+
+    async def slow(plane):
+        if plane.device == device:
+            plane.works.clear()
+        await awake(plane)
+
+    monkeypatch.setattr(FakePlane, "awake", slow)
+
+    async def story():
+        async with ends.gtund() as (_, port), ends.gtun(port) as link:
+            await until(lambda: any(not plane.works.is_set() for plane in FakePlane.all))
+            assert not [word for plane in FakePlane.all for word, _ in plane.told if word == "connect"]
+            (late,) = [plane for plane in FakePlane.all if not plane.works.is_set()]
+            late.works.set()
+            await up(link)
+            assert near().told.count(("connect", 0)) == 1
 
     asyncio.run(story())

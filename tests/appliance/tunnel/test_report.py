@@ -14,8 +14,8 @@ from appliance.tunnel import report
 def ask(tmp_path):
     """Return what a control socket answers to these bytes, with or without an end."""
 
-    async def turn():
-        return {"turned": True}
+    async def turn(what):
+        return {"turned": what.decode() or True}
 
     def asked(said: bytes, *, end: bool) -> dict[str, object]:
         async def story() -> dict[str, object]:
@@ -46,6 +46,15 @@ def test_a_command_is_carried_out(ask, said, end):
     assert ask(said, end=end) == {"turned": True}
 
 
+def test_a_command_takes_as_many_bytes_as_it_names(ask):
+    assert ask(b"turn 9\nthe\npage\nand more", end=False) == {"turned": "the\npage\n"}
+
+
+@pytest.mark.parametrize("said", [b"turn x\n", b"turn -1\n", b"turn 1000000\n", b"turn 9\nfew"])
+def test_bytes_that_do_not_come_or_are_too_many_are_refused(ask, said):
+    assert "follow" in str(ask(said, end=True)["error"])
+
+
 @pytest.mark.parametrize("said", [b"burn\n", b"x" * 100_000, b"\xff\n"])
 def test_what_is_no_command_is_refused_and_the_known_ones_named(ask, said):
     assert "known: turn" in str(ask(said, end=True)["error"])
@@ -54,7 +63,7 @@ def test_what_is_no_command_is_refused_and_the_known_ones_named(ask, said):
 def test_a_command_is_not_missed_while_the_program_is_busy(tmp_path):
     """Whatever takes the loop longer than it waits for a command, such as setting up a device."""
 
-    async def turn():
+    async def turn(_):
         return {"turned": True}
 
     async def story():

@@ -15,7 +15,7 @@ HOST = ("127.0.0.1", 0)
 def datagrams(kind: frame.Kind, plain: bytes) -> list[bytes]:
     sealed = memoryview(bytearray(unit.LARGEST))
     prefix, length = unit.Sealer(SESSION, keys.Direction.TO_SERVER).seal(kind, plain, sealed)
-    return [b"".join(pieces) for pieces in unit.cut(prefix, sealed[:length], 1400, 1)]
+    return [b"".join(pieces) for pieces in unit.Cuts(sealed, 1400).of(prefix, length, 1)]
 
 
 def changed(datagram: bytes, at: int, value: int) -> bytes:

@@ -22,13 +22,17 @@ class End(Stream):
     """An end that takes the line to be what the test says."""
 
     def __init__(self, sock: socket.socket, direction: Direction, rtt: float, rate: int) -> None:
-        self.line = (rtt, rate)
+        self.line, self.begun_anew = (rtt, rate), 0
         sealer, opener = Sealer(SESSION, direction, 0), Opener(SESSION, direction.opposite, 0)
         super().__init__(sock, sealer, opener, Pool(keep=4), Liveness(0.0), Counter())
 
     def _tune(self, now: float) -> None:
         super()._tune(now)
         self.rtt, self.rate = self.line
+
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self.begun_anew += 1
 
 
 @pytest.fixture
@@ -74,3 +78,23 @@ def test_packets_go_before_filler(sockets):
     near.queue.put(batch, 1, 0.0)
     near.say(frame.Kind.PROBE, b"12345678")
     assert exchange(near, far)[:2] == [frame.Kind.PROBE, frame.Kind.DATA]
+
+
+@pytest.mark.parametrize(
+    ("line", "silence", "anew"),
+    [((LONG_LINE, FAST), 9.0, 1), ((LONG_LINE, FAST), 0.0, 0), ((SHORT_LINE, FAST), 9.0, 0)],
+    ids=["after a silence", "in use", "short"],
+)
+def test_what_is_known_of_a_long_line_is_forgotten_after_a_silence(sockets, line, silence, anew):
+    near, far = End(sockets[0], Direction.TO_SERVER, *line), End(sockets[1], Direction.TO_CLIENT, 0, 0)
+    congestion = sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    if not congestion.startswith(b"bbr"):
+        pytest.skip("this kernel has no BBR")
+    near._carried_at -= silence
+    for _ in range(2):
+        batch = Pool(keep=1).take()
+        batch.put(0, 0, 6, 0.0)
+        near.queue.put(batch, 1, 0.0)
+        assert exchange(near, far) == [frame.Kind.DATA]
+    assert near.begun_anew == anew
+    assert sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) == congestion

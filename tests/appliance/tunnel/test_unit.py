@@ -16,9 +16,21 @@ def datagrams(sealer: unit.Sealer, plain: bytes, size: int = 1400, most: int = 4
     sealed = memoryview(bytearray(unit.LARGEST))
     prefix, length = sealer.seal(frame.Kind.DATA, plain, sealed)
     out = []
-    for pieces in unit.cut(prefix, sealed[:length], size, most):
+    for pieces in unit.Cuts(sealed, size).of(prefix, length, most):
         out += [bytes(head) + bytes(part) for head, part in zip(pieces[::2], pieces[1::2], strict=True)]
     return out
+
+
+def spare(sealer: unit.Sealer, plain: bytes, size: int) -> tuple[list[bytes], list[bytes]]:
+    """Return the datagrams of one unit, and its spare ones."""
+    sealed = memoryview(bytearray(unit.LARGEST))
+    prefix, length = sealer.seal(frame.Kind.DATA, plain, sealed)
+    cuts = unit.Cuts(sealed, size)
+    return joined(cuts.of(prefix, length, 44)), joined(cuts.spares(prefix, length, 44))
+
+
+def joined(sends: list[list[memoryview]]) -> list[bytes]:
+    return [bytes(a) + bytes(b) for send in sends for a, b in zip(send[::2], send[1::2], strict=True)]
 
 
 class Receiver:
@@ -54,11 +66,43 @@ def test_units_come_out_whole_whatever_the_order_of_their_datagrams(plains, size
 @given(st.integers(1, 60_000), st.integers(300, 9000), st.integers(1, 64))
 def test_a_unit_is_spread_evenly_over_its_sends(length, size, most):
     sealed = memoryview(bytes(length))
-    sends = list(unit.cut(bytes(unit.PREFIX.size), sealed, size, most))
+    sends = unit.Cuts(sealed, size).of(bytes(unit.PREFIX.size), length, most)
     counts = [len(pieces) // 2 for pieces in sends]
     assert sum(counts) == -(-length // size)
     assert max(counts) <= most
     assert b"".join(bytes(part) for pieces in sends for part in pieces[1::2]) == sealed
+
+
+@given(st.binary(min_size=1, max_size=40_000), st.integers(300, 2000), st.data())
+def test_of_each_sum_one_part_may_be_lost_whatever_the_order(plain, size, data):
+    parts, spares = spare(unit.Sealer(SESSION, TO_SERVER), plain, size)
+    receiver = Receiver()
+    lost = {data.draw(st.sampled_from(range(which, len(parts), len(spares)))) for which in range(len(spares))}
+    there = [*(part for number, part in enumerate(parts) if number not in lost), *spares]
+    for datagram in data.draw(st.permutations(there)):
+        receiver.take(datagram)
+    assert receiver.units == [plain]
+
+
+def test_two_lost_parts_of_one_sum_are_too_many():
+    parts, spares = spare(unit.Sealer(SESSION, TO_SERVER), bytes(9000), 1000)
+    receiver = Receiver()
+    for datagram in (*parts[1:2], *parts[3:], *spares):  # the first and the third are of one sum, of two
+        receiver.take(datagram)
+    assert not receiver.units
+    receiver.take(parts[2])
+    assert receiver.units == [bytes(9000)]
+
+
+@given(st.integers(1, 40_000), st.integers(300, 1400), st.randoms(use_true_random=False))
+def test_spare_parts_that_were_forged_before_the_true_ones_came_spoil_nothing(length, size, random):
+    parts, spares = spare(unit.Sealer(SESSION, TO_SERVER), bytes(length), size)
+    receiver, there = Receiver(), [part[: unit.OVERHEAD] + b"e" * (len(part) - unit.OVERHEAD) for part in spares]
+    random.shuffle(parts)
+    for datagram in (*there, *parts):
+        with contextlib.suppress(NotAuthentic):
+            receiver.take(datagram)
+    assert receiver.units == [bytes(length)]
 
 
 def test_a_datagram_that_comes_twice_or_a_unit_that_is_replayed_is_taken_once():
@@ -146,10 +190,13 @@ def test_a_run_of_one_units_datagrams_is_told_from_any_other():
     def heads(*of: bytes) -> bytes:
         return b"".join(datagram[: unit.OVERHEAD] for datagram in of)
 
-    assert unit.run(heads(*one[1:]), place)
-    assert not unit.run(heads(one[1], one[3]), place)
-    assert not unit.run(heads(one[1], other[2]), place)
-    assert not unit.run(heads(*one[1:], other[0]), place)
+    carried = len(one) * 1400 - 1400 - (len(one) * 1400 - (5000 + frame.TAG))
+    assert unit.run(heads(*one[1:]), place, carried)
+    assert not unit.run(heads(*one[1:]), place, carried + 1)  # the last one is longer than its place
+    assert not unit.run(heads(*one[1:]), place, carried - 1)
+    assert not unit.run(heads(one[1], one[3]), place, 2 * 1400)
+    assert not unit.run(heads(one[1], other[2]), place, 2 * 1400)
+    assert not unit.run(heads(*one[1:], other[0]), place, carried + 1400)
 
 
 @given(st.lists(st.integers(0, 9000), max_size=200))

@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import threading
 
 import pytest
 
@@ -81,6 +82,23 @@ def test_orders_about_the_keys_of_a_session_that_is_over_change_nothing_in_the_n
         worker._turn()
     assert worker._session.keys == fresh
     assert worker._counters["rekeys"] == 1
+
+
+def test_a_parent_that_does_not_listen_loses_reports_and_the_packets_do_not_wait_for_it(pair, carrier):
+    parent, worker = pair
+    worker._turn()  # it takes the device
+
+    def report() -> None:
+        while not worker._counters["lost_reports"]:
+            worker._tell("counters", counters={})
+
+    reporting = threading.Thread(target=report, daemon=True)
+    reporting.start()
+    reporting.join(10)
+    assert not reporting.is_alive()
+    parent.close()
+    worker.run()
+    assert carrier.told == [False]
 
 
 def tell(parent: socket.socket, what: str, session: Session, **more: object) -> None:

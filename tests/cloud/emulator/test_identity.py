@@ -49,6 +49,16 @@ def test_user_data_is_given_to_its_instance_alone_and_by_date_as_cloud_init_asks
     assert all_of_them.answer(str(started.ip), "GET", "/2016-01-01/meta-data/instance-id", {}, 0.0).text == started.id
 
 
+def test_the_key_pair_of_an_instance_is_listed_by_its_name() -> None:
+    file = world_file()
+    started = replace(file.instance[0], public_key="ssh-ed25519 AAAA")
+    all_of_them = Identities(replace(file, instance=(started, *file.instance[1:])), b"seed", 0.0)
+    listed = "/2016-01-01/meta-data/public-keys/"
+    (name,) = all_of_them.answer(str(started.ip), "GET", listed, {}, 0.0).text.split()
+    assert all_of_them.answer(str(started.ip), "GET", f"{listed}{name}openssh-key", {}, 0.0).text == "ssh-ed25519 AAAA"
+    assert all_of_them.answer(str(file.instance[1].ip), "GET", listed, {}, 0.0).status == 404
+
+
 def test_a_token_is_good_for_its_time_and_its_instance() -> None:
     here = known(require_token=True)
     path = "/latest/meta-data/instance-id"
