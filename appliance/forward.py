@@ -177,7 +177,7 @@ class Forward:
             while True:
                 self._wake.clear()
                 began = loop.time()
-                await self._attempt(began)
+                await self._attempt()
                 self._listener.passed(loop.time() - began)
                 if (wait := self._retry.wait(loop.time())) > 0:
                     await asyncio.sleep(wait)  # events do not cut it short: our own failing writes make some
@@ -186,7 +186,7 @@ class Forward:
                         async with asyncio.timeout(self._pace.whole):
                             await self._wake.wait()
 
-    async def _attempt(self, now: float) -> None:
+    async def _attempt(self) -> None:
         try:
             async with self._kernel:
                 trouble = await self._pass()
@@ -201,7 +201,7 @@ class Forward:
             if self._problem is not None:
                 log.info("the kernel is as wanted again")
         else:
-            self._retry.failed(now)
+            self._retry.failed(asyncio.get_running_loop().time())  # the wait begins now, however long it took
             if problem != self._problem:
                 log.warning("the kernel is not as wanted: %s", problem)
         self._problem = problem

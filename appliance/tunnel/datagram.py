@@ -35,9 +35,6 @@ _USABLE: Final = 1.0
 
 _RENEW_AFTER: Final = 2.0
 
-_CALM: Final = 0.0002
-"""Seconds without a datagram after which one is expected to be alone."""
-
 _DATA: Final = int(frame.Kind.DATA)
 _READS: Final = 8
 _WITHHELD: Final = 50
@@ -81,7 +78,6 @@ class Datagram:
         self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
-        self._read_at = 0.0
         self._arrivals = arrivals.Arrivals(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = unit.Sizing(), Loss()
         self._pacing = Pacing()
@@ -275,10 +271,11 @@ class Datagram:
 
     # --- in --------------------------------------------------------------------------------------------------------
 
-    def receive(self) -> Iterator[tuple[int, memoryview]]:
-        """Read a little and yield what units became whole; each is borrowed until the next one is asked for."""
-        now = time.monotonic()
-        calm, self._read_at = now - self._read_at > _CALM, now
+    def receive(self, *, calm: bool = False) -> Iterator[tuple[int, memoryview]]:
+        """Read a little and yield what units became whole; each is borrowed until the next one is asked for.
+
+        With `calm` one read is enough, and is most likely all.
+        """
         for _ in range(1 if calm else _READS):
             if self._sock is None:
                 return

@@ -20,8 +20,6 @@ from .copies import Ticket
 from .fairqueue import FairQueue
 
 _HEADER: Final = virtio.HEADER.size
-_CALM: Final = 0.0002
-"""Seconds without a packet after which one is expected to be alone: to look for another costs as much as to send it."""
 
 
 class Outlet(Protocol):
@@ -54,14 +52,15 @@ class Outbound(Generic[W]):
     def __init__(self, device: int, pool: buffers.Pool, counters: Counter[str]) -> None:
         self._device, self._pool, self._counters = device, pool, counters
         self._header = bytearray(virtio.PLAIN)
-        self._last = 0.0
         self.begun: list[W] = []
         """Where nothing waited before; what waited somewhere is sent when that can be, and wakes nobody now."""
 
-    def fill(self, ways: Ways[W], now: float) -> bool:
-        """Read packets until about a batch has come; return whether the device may have more."""
-        total, calm = 0, now - self._last > _CALM
-        self._last = now
+    def fill(self, ways: Ways[W], now: float, *, calm: bool = False) -> bool:
+        """Read packets until about a batch has come; return whether the device may have more.
+
+        With `calm` one is enough, and is most likely all: to look for another costs as much as to send it.
+        """
+        total = 0
         while total < frame.BATCH:
             batch = self._pool.take()
             try:

@@ -206,7 +206,7 @@ class Stream:
         least, most = _UNSENT
         self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, min(most, max(least, int(rate * _AHEAD))))
 
-    def receive(self) -> Iterator[tuple[int, memoryview]]:
+    def receive(self, *, calm: bool = False) -> Iterator[tuple[int, memoryview]]:  # noqa: ARG002 - as of datagrams
         """Read once and yield what was sealed in each whole record: it is borrowed until the next one is asked for.
 
         Raise `Closed` at its end, also when a record is not the peer's: there is no resuming a stream.

@@ -39,6 +39,9 @@ _DATA: Final = int(frame.Kind.DATA)
 _EVENTS: Final = 16
 """Descriptors that one call tells of; more than a session has."""
 
+_CALM: Final = 0.0001
+"""Seconds of waiting after which what ends the wait is expected to be alone. Who never waits has more to do."""
+
 _TURN: Final = 8
 """Times that one descriptor is read before the others have their turn."""
 
@@ -55,7 +58,8 @@ class Worker:
         self._device = -1
         self._counters: Counter[str] = Counter()
         self._session: Session | None = None
-        self._report_at = self._deadline = 0.0
+        self._report_at = self._deadline = self._now = 0.0
+        self._calm = False
         self._orders: dict[str, Callable[[dict[str, Any], list[int]], None]] = {
             "device": self._take_device,
             "session": self._begin,
@@ -78,7 +82,11 @@ class Worker:
             self._end()
 
     def _turn(self) -> None:
-        for fd, events in self._epoll.poll(max(0.0, self._deadline - time.monotonic()), _EVENTS):
+        before = time.monotonic()
+        ready = self._epoll.poll(max(0.0, self._deadline - before), _EVENTS)
+        self._now = time.monotonic()
+        self._calm = self._now - before > _CALM
+        for fd, events in ready:
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler(events)
@@ -215,12 +223,12 @@ class Worker:
     # --- packets ---------------------------------------------------------------------------------------------------
 
     def _from_device(self, _events: int) -> None:
-        now, outbound = time.monotonic(), self._outbound
+        now, calm, outbound = self._now, self._calm, self._outbound
         for _ in range(_TURN):
             if (session := self._session) is None:
                 return
             try:
-                more = outbound.fill(session, now)
+                more = outbound.fill(session, now, calm=calm)
             except DeviceBroke as error:
                 self._over(str(error))
                 return
@@ -245,7 +253,7 @@ class Worker:
             return
         try:
             if events & ~select.EPOLLOUT:
-                for kind, plain in channel.receive():
+                for kind, plain in channel.receive(calm=self._calm):
                     self._take(session, channel, kind, plain)
         except (Closed, frame.RemoteProtocolError) as error:
             self._lose(session, channel, str(error))

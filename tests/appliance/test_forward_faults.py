@@ -10,7 +10,7 @@ import pytest
 
 from appliance.intent import StoreUnavailable
 from appliance.intentreader import IntentReader
-from appliance.kernel.state import Drift
+from appliance.kernel.state import Drift, KernelState
 from appliance.model import Intent
 from appliance.status import LayerState
 from tests.appliance.fakes import (
@@ -21,7 +21,7 @@ from tests.appliance.fakes import (
     tun,
     until,
 )
-from tests.appliance.forwardbench import BEHIND, TUNNEL, Bench, running
+from tests.appliance.forwardbench import BEHIND, FAST, TUNNEL, Bench, running
 
 
 def test_a_sysctl_that_cannot_be_set_is_shown_and_does_not_keep_routes_from_being_installed(tmp_path: Path) -> None:
@@ -170,6 +170,31 @@ def test_the_other_back_end_is_purged_only_once_our_rules_are_in_force(tmp_path:
             assert other.purged == 1
             found = bench.forward.state().firewall
             assert (found.name, found.fallback_reason) == ("fake", "no TCPMSS")
+
+    asyncio.run(scenario())
+
+
+def test_a_failing_pass_that_takes_longer_than_the_wait_after_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        routes = FakeRoutes(tun())
+        quick = routes.observe
+
+        async def slow() -> KernelState:
+            await asyncio.sleep(2 * FAST.last_retry)
+            return await quick()
+
+        monkeypatch.setattr(routes, "observe", slow)
+        async with running(tmp_path, routes) as bench:
+            bench.firewall.fault = "the table is locked"
+            bench.store.put(Intent(POD, "hk"))
+            for _ in range(2):  # what the first failing pass has changed wakes another
+                await until(lambda: bench.forward.problem() == "the table is locked")
+                passes = routes.observed
+                await until(lambda before=passes: routes.observed > before + 3)  # type: ignore[misc]
+            bench.firewall.fault = None
+            await until(lambda: POD in bench.forward.carrying)
 
     asyncio.run(scenario())
 

@@ -67,7 +67,7 @@ def wan(joined_lab: Lab) -> Iterator[None]:
 def silent(joined_lab: Lab, wan: None) -> Iterator[None]:
     """Have nobody tell UDP that the Internet is narrow."""
     quoted_udp = "icmp type destination-unreachable icmp code frag-needed @th,136,8 17 drop"
-    rules = f"table ip silent {{ chain silent {{ type filter hook output priority 0; {quoted_udp}; }} }}"
+    rules = f"table ip silent {{\n chain silent {{ type filter hook output priority 0; {quoted_udp}; }}\n}}"
     machines = ("wan", "hkrouter")
     for machine in machines:
         joined_lab[machine].run("nft", "-f", "-", stdin=rules)
