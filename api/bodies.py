@@ -43,7 +43,7 @@ class Change:
     hold_down: HoldDown = None
     """How many seconds a link is down before the entry is withdrawn."""
     force: StrictBool = False
-    """Withdraw even where packets then leave unprotected."""
+    """Even where packets leave unprotected once the entry is withdrawn, and while nobody knows the VPC yet."""
 
 
 @dataclass(frozen=True, slots=True, config=TAKEN)

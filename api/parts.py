@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.guard import Facts, Reason, Severity
 from appliance.surroundings import gather_facts
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from appliance.paths import Judge
     from appliance.status import CloudStatus, FirewallStatus, Layer, Repeated
     from cloud.provider import Observation, Provider, RouteEntry, Vpc
+
+_FIRST_LOOK: Final = 5.0  # seconds
+_POLL: Final = 0.05
 
 
 class Kernel(Protocol):
@@ -160,9 +164,21 @@ async def asked_facts(parts: Parts) -> Facts:
     return replace(facts, entries=parts.cloud.entries())
 
 
+async def first_look(parts: Parts) -> None:
+    """Wait until the cloud has answered for the first time, or has not; for a daemon that has just started."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_LOOK):
+            while _is_blind(parts) and parts.cloud.status().error is None and not parts.stop.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(_POLL)
+
+
 def blind_spot(parts: Parts) -> tuple[Reason, ...]:
     """Return a warning where the cloud has not said yet what the VPC is, so that the guard could not look at it."""
-    if not parts.clouded or parts.cloud.vpc() is not None:
+    if not _is_blind(parts):
         return ()
     text = "the cloud has not answered yet: whether this CIDR overlaps the VPC could not be checked"
     return (Reason("vpc-unknown", Severity.WARN, text, "see `nexthop status` for why, and check it yourself"),)
+
+
+def _is_blind(parts: Parts) -> bool:
+    return parts.clouded and parts.cloud.vpc() is None

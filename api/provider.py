@@ -27,6 +27,7 @@ def provider_of(cloud: CloudConfig, calls: Tally | None = None) -> Connect | Non
             metadata=cloud.metadata,
             choice=Choice(cloud.route_tables, Tag.parse(cloud.route_table_tag) if cloud.route_table_tag else None),
             appliance_id=cloud.appliance_id,
+            epoch=cloud.epoch,
             credentials=cloud.credentials,
             quota=Quota(cloud.route_quota, cloud.route_reserve),
             tally=calls,

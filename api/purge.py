@@ -68,8 +68,9 @@ async def _purge(config: Config, *, cloud: bool) -> tuple[str, ...]:
     connect = provider_of(config.cloud) if cloud else None
     if connect is not None:
         provider = await connect()
-        entries = (await provider.observe()).entries
-        networks = sorted({entry.destination for entry in entries if entry.owner is Owner.OURS}, key=str)
+        seen = await provider.observe()
+        there = (*seen.entries, *seen.elsewhere)
+        networks = sorted({entry.destination for entry in there if entry.owner is Owner.OURS}, key=str)
         for error in (await provider.withdraw(networks)).values():
             raise error
         removed += [f"route entry {network}" for network in networks]

@@ -124,8 +124,10 @@ def _entry(entry: RouteEntry, instance: str, wanted: frozenset[object], asked: f
             note = f"ours, and points to {entry.next_hop or 'nothing'}, not here"
         else:
             note = ""
-    elif entry.owner is not Owner.SYSTEM and entry.destination in wanted:
+    elif entry.owner not in {Owner.SYSTEM, Owner.EARLIER} and entry.destination in wanted:
         owner, note = "conflict", f"in the way of a CIDR of ours{f' ({entry.name})' if entry.name else ''}"
+    elif entry.owner is Owner.EARLIER:
+        owner, note = "foreign", "of the machine that this one took over from; it is pointed here if its CIDR is added"
     elif entry.owner is Owner.CHANGED:
         owner, note = "foreign", "carried our mark once, and was pointed elsewhere by hand"
     return EntryResource(

@@ -1,6 +1,8 @@
 """From what is asked to what is wanted: whether a CIDR may be, what goes with it, and what would then be done.
 
-The guard is asked with facts that are not old: nothing waits between its answer and the change.
+The guard is asked with facts that are not old: nothing waits between its answer and the change. A CIDR that is new is
+not let in while nobody knows what the VPC is, unless that is wanted: it may be where the VPC's own hosts live, and what
+they are answered would vanish in the tunnel.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from api.bodies import Change, NewCidr, options
-from api.parts import Parts, asked_facts, blind_spot
+from api.parts import Parts, asked_facts, blind_spot, first_look
 from api.problem import Problem, Reason
 from api.resources import ChangeResource, etag, known
 from appliance import detour, guard
@@ -44,11 +46,26 @@ Wish = tuple[Intent, tuple[guard.Reason, ...]]
 async def fresh(parts: Parts, network: Network, asked: Change) -> Wish:
     """Judge a CIDR that takes defaults for what is not said; raise where it cannot be."""
     given = options(network, asked)
+    if not asked.force:
+        await first_look(parts)
     facts = await asked_facts(parts)
     others = tuple(each for each in facts.intents if each.network != network)
     facts = replace(facts, intents=others)
     _refuse(network, guard.judge(network, facts))  # before "which link?": no answer to that would mend it
-    return _judged(parts, Intent(network, _via(asked, facts.links)), given, facts, force=asked.force)
+    wish = _judged(parts, Intent(network, _via(asked, facts.links)), given, facts, force=asked.force)
+    before = parts.store.get(network)
+    if not asked.force and (before is None or before.phase is not Phase.PRESENT):
+        _must_see(parts)
+    return wish
+
+
+def _must_see(parts: Parts) -> None:
+    if blind := blind_spot(parts):
+        step = (
+            "it is asked again by itself, see `nexthop status`; where it need not be checked say --force (force: true)"
+        )
+        reasons = [Reason(each.code, each.text, step) for each in blind]
+        raise Problem(503, "vpc-unknown", "The VPC is not known yet", reasons=reasons)
 
 
 async def changed(parts: Parts, network: Network, asked: Change) -> Wish:

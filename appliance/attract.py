@@ -6,8 +6,12 @@ marked WITHDRAWN only by a pass that saw no entry of ours for it and sent nothin
 belong to a request that will still be carried out. After a pass that sent something the next one follows at once and
 looks again.
 
-Errors are told apart by what they ask for: some concern one CIDR, which then waits while the others go on; the rest
-concern the cloud as a whole, and the pass ends. Nothing here ends the loop, and nothing here stops a packet.
+Errors are told apart by what they are about: some concern one CIDR, which then waits while the others go on, and comes
+after them when it is its turn again; the rest concern the cloud as a whole, and the pass ends. But what is to be
+withdrawn is tried even where adding failed so: an operator who takes something back need not wait for what was asked
+for beside it. Nothing here ends the loop, and nothing here stops a packet.
+
+What the guard comes to be against is barred (`appliance.bars`): the kernel lets go of it, and it is not asked for.
 
 What somebody else did to an entry of ours between two passes goes into the history: deleted, it is put back; given
 another next hop or name, it is shown as a conflict and left alone, until it is adopted at a person's wish.
@@ -20,19 +24,20 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from appliance.adopt import NotAdoptable, require_adoptable
+from appliance.bars import bars, trespassing
 from appliance.entries import classify, cloud_problem, found, layer_of
-from appliance.entryrequests import ensure, parts, withdraw
-from appliance.guard import Facts, judge, refused
+from appliance.entryrequests import parts, request
+from appliance.guard import Facts, Reason, judge, refused
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.kernel.state import KernelError
 from appliance.model import Intent, Network, Phase
 from appliance.reconcile import AttractStep, Retry, Withhold, attract_step
-from appliance.refusals import Refusals
+from appliance.refusals import Refusals, Wish
 from appliance.status import CloudStatus, Layer, LayerState, Problem
 from cloud.provider import CloudError, Denied, Observation, Owner, Provider
 
@@ -70,6 +75,7 @@ class _Seen:
     observation: Observation
     facts: Facts
     released: frozenset[Network]
+    trespassing: Mapping[Network, Reason] = field(default_factory=dict)
     strays: list[Network] = field(default_factory=list)
     ensure: list[Network] = field(default_factory=list)
     withdraw: list[Network] = field(default_factory=list)
@@ -100,6 +106,7 @@ class Attract:
         self._withhold = withhold
         self._name = name if connect is not None else "none"
         self._resync = resync
+        self._rest = resync  # seconds until the next pass, where nothing happens before
         self._retry = Retry(first_retry, resync, jitter)
         self._wake = asyncio.Event()
         self._provider: Provider | None = None
@@ -173,7 +180,13 @@ class Attract:
         vpc = self.vpc()
         if vpc is None:
             return CloudStatus(self._name, error=self._problem)
-        return CloudStatus(self._name, vpc.vpc_id, vpc.instance_id, vpc.tables, self._problem, self._strays)
+        return CloudStatus(
+            self._name, vpc.vpc_id, vpc.instance_id, vpc.tables, self._problem, self._strays, self._left()
+        )
+
+    def _left(self) -> tuple[tuple[str, Network], ...]:
+        elsewhere = () if self._observation is None else self._observation.elsewhere
+        return tuple((entry.table, entry.destination) for entry in elsewhere if entry.destination not in self._strays)
 
     def wake(self) -> None:
         """Ask for a pass soon."""
@@ -193,7 +206,7 @@ class Attract:
                 await asyncio.sleep(wait)
             elif not again:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._resync):
+                    async with asyncio.timeout(self._rest):
                         await self._wake.wait()
 
     async def _attempt(self, clock: Callable[[], float]) -> bool:
@@ -228,6 +241,7 @@ class Attract:
         if self._connect is None:
             for intent in self._store.all():
                 self._store.withdrawn(intent.network)
+            self._store.bar({})
             return False
         if self._provider is None:
             self._provider = await self._connect()
@@ -235,9 +249,14 @@ class Attract:
         facts = await self._facts(observation.vpc)
         seen = _Seen(observation, facts, self._store.released())
         wanted = {intent.network: None for intent in self._store.all()}
-        ours = [entry.destination for entry in observation.entries if entry.owner is Owner.OURS]
+        there = (*observation.entries, *observation.elsewhere)
+        ours = [entry.destination for entry in there if entry.owner is Owner.OURS]
+        self._rest = self._resync
         self._layers = {network: layer for network, layer in self._layers.items() if network in wanted}
-        self._refusals.keep(wanted)
+        self._refusals.keep({*wanted, *ours})
+        intents = self._store.all()
+        seen.trespassing = trespassing(intents, observation.vpc)
+        self._store.bar(bars(intents, seen.trespassing, self._store.barred(), frozenset(ours)))
         for network in dict.fromkeys([*wanted, *ours]):
             self._decide(network, seen, clock)
         self._strays = tuple(seen.strays)
@@ -246,19 +265,29 @@ class Attract:
     def _step(self, network: Network, seen: _Seen) -> AttractStep:
         """Decide about one CIDR, from what is asked for and carried at this moment."""
         intent = self._store.get(network)
+        present = intent is not None and intent.phase is Phase.PRESENT
+        withhold = Withhold.NOTHING if intent is None else self._withhold(intent)
+        if network in self._store.barred():
+            withhold = Withhold.ANY  # what became of a request that landed late goes again
+        takes, goes = present and withhold is Withhold.NOTHING, not present or withhold is Withhold.ANY
         return attract_step(
             None if intent is None else intent.phase,
-            classify(seen.observation, network),
+            classify(seen.observation, network, takes=takes, goes=goes),
             carried=network in self._carrier.carrying,
             released=network in seen.released,
-            withhold=Withhold.NOTHING if intent is None else self._withhold(intent),
+            withhold=withhold,
         )
 
     def _decide(self, network: Network, seen: _Seen, clock: Callable[[], float]) -> None:
         """Do what needs no request, and note what does."""
         step, intent = self._step(network, seen), self._store.get(network)
         if step is AttractStep.WITHDRAW:
-            seen.withdraw.append(network)
+            if (layer := self._held(network, (step, intent), clock)) is None:
+                seen.withdraw.append(network)
+            elif intent is not None:
+                self._layers[network] = layer
+            else:
+                seen.strays.append(network)
             return
         if intent is None:
             if step is AttractStep.STRAY:
@@ -271,7 +300,11 @@ class Attract:
             return
         if step is AttractStep.MARK_WITHDRAWN:
             self._store.withdrawn(network)
-        self._layers[network] = layer_of(step, intent, seen.observation)
+        elif step is AttractStep.REST:
+            self._refusals.forget(network)
+        why = seen.trespassing.get(network)
+        against = None if why is None else Layer(LayerState.ERROR, why.text, why.code)
+        self._layers[network] = against or layer_of(step, intent, seen.observation)
 
     def _notice(self, step: AttractStep, intent: Intent, seen: Observation) -> None:
         """Write into the history what somebody did to an entry that was right when we last looked."""
@@ -294,30 +327,47 @@ class Attract:
         if against := refused(judge(network, facts, via=intent.via)):
             self._layers[network] = Layer(LayerState.ERROR, against[0].text, against[0].code)
             return False
-        if (layer := self._refusals.held(intent, clock())) is not None:
+        if (layer := self._held(network, (AttractStep.ENSURE, intent), clock)) is not None:
             self._layers[network] = layer
             return False
         self._layers[network] = Layer(LayerState.PENDING, "to be added", "adding")
         return True
 
+    def _held(self, network: Network, wish: Wish, clock: Callable[[], float]) -> Layer | None:
+        """Return what is shown of a CIDR that is not to be sent for now, and have it looked at again when it may be."""
+        now = clock()
+        layer = self._refusals.held(network, wish, now)
+        if layer is not None:
+            self._rest = min(self._rest, self._refusals.wait(network, now))
+        return layer
+
     async def _send(self, provider: Provider, seen: _Seen, clock: Callable[[], float]) -> bool:
         """Send what the pass decided on, in parts; return whether anything was sent.
 
         Between two parts the operator may have changed their mind, so each CIDR is decided on again before it is sent,
-        and after a change the rest waits for another look.
+        and after a change the rest waits for another look. Raises the first `CloudError` when the rest was tried.
         """
-        sent = False
-        for step, networks in ((AttractStep.ENSURE, seen.ensure), (AttractStep.WITHDRAW, seen.withdraw)):
-            for part in parts(networks):
-                if sent and self._wake.is_set():
-                    return True
-                now = [network for network in part if self._step(network, seen) is step]
-                if now:
-                    sent = True
-                    self.turns += 1
-                    if step is AttractStep.ENSURE:
-                        intents = {network: self._store.get(network) for network in now}
-                        await ensure(provider, intents, self._layers, self._refusals, clock)
-                    else:
-                        await withdraw(provider, now, self._layers)
+        sent, failed = False, dict[AttractStep, CloudError]()
+        for step, part in self._parts(seen):
+            if sent and self._wake.is_set():
+                break
+            wishes = {net: (step, self._store.get(net)) for net in part if self._step(net, seen) is step}
+            if wishes and step not in failed:
+                sent = True
+                self.turns += 1
+                try:
+                    await request(provider, step, wishes, self._layers, self._refusals, clock)
+                except CloudError as error:
+                    failed[step] = error
+        if failed:
+            raise next(iter(failed.values()))
         return sent
+
+    def _parts(self, seen: _Seen) -> list[tuple[AttractStep, Sequence[Network]]]:
+        """Return what to send, in order: what the cloud has refused before comes last, and holds up nothing else."""
+        found: list[tuple[AttractStep, Sequence[Network]]] = []
+        for again in (False, True):
+            for step, networks in ((AttractStep.ENSURE, seen.ensure), (AttractStep.WITHDRAW, seen.withdraw)):
+                mine = [net for net in networks if self._refusals.known(net, (step, self._store.get(net))) is again]
+                found += ((step, part) for part in parts(mine))
+        return found

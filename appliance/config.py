@@ -83,7 +83,8 @@ class CloudConfig:
     `endpoint`: host, or host:port; empty means the region's own. `route_tables`: ids; empty means all that vSwitches
     use. `route_table_tag`: KEY or KEY=VALUE; the tables that carry it are programmed, with those named. `appliance_id`:
     goes into the mark on our entries; empty means the instance's id, and a second machine that shall take over from
-    this one needs the same. `resync_seconds`: how often the route tables are read when nothing happens. `credentials`:
+    this one needs the same, and a higher `epoch`: what another machine has written is left to it otherwise.
+    `resync_seconds`: how often the route tables are read when nothing happens. `credentials`:
     "role" for the instance's RAM role, "env" for the SDK's environment variables, else the path of a 0600 file.
     `route_quota`: the custom entries that a table takes (the account's vpc_quota_route_entrys_num); `route_reserve`:
     how many of them stay free where others use the table, too.
@@ -96,6 +97,7 @@ class CloudConfig:
     route_tables: tuple[str, ...] = ()
     route_table_tag: str = ""
     appliance_id: str = ""
+    epoch: int = 1
     resync_seconds: float = 60.0
     credentials: str = "role"
     route_quota: int = 200
@@ -225,6 +227,7 @@ _SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
         "route_tables": _texts,
         "route_table_tag": _tag,
         "appliance_id": _appliance_id,
+        "epoch": _count(1, 1_000_000),
         "resync_seconds": _seconds,
         "credentials": _credentials,
         "route_quota": _count(1),

@@ -30,10 +30,16 @@ def found(network: Network, seen: Observation) -> str:
     return "; ".join(f"{table}: {there.get(table, 'none')}" for table in seen.vpc.tables)
 
 
-def classify(seen: Observation, network: Network) -> Entry:
-    """Return what the route tables hold for this CIDR, all of ours taken together."""
-    entries = [entry for entry in seen.to(network) if entry.table in seen.vpc.tables]
-    ours = [entry for entry in entries if entry.owner is Owner.OURS]
+def classify(seen: Observation, network: Network, *, takes: bool = True, goes: bool = False) -> Entry:
+    """Return what the route tables hold for this CIDR, all of ours taken together.
+
+    `takes`: what is to be taken over from another machine counts as ours, to be changed; otherwise it does not count.
+    `goes`: what is left of ours in tables that we program no more counts, too, since packets still come by it.
+    """
+    entries = [entry for entry in seen.to(network) if takes or entry.owner is not Owner.EARLIER]
+    if goes:
+        entries += [entry for entry in seen.elsewhere if entry.destination == network]
+    ours = [entry for entry in entries if entry.owner in _OURS]
     if len(ours) < len(entries):
         return Entry.MIXED if ours else Entry.FOREIGN
     if not ours:
@@ -46,10 +52,13 @@ def _is_good(entry: RouteEntry, vpc: Vpc) -> bool:
     return entry.status is EntryStatus.AVAILABLE and entry.next_hop == vpc.instance_id
 
 
+_OURS: Final = frozenset({Owner.OURS, Owner.EARLIER})
+
+
 def layer_of(step: AttractStep, intent: Intent, seen: Observation) -> Layer:
     """Return what a step that sends nothing says of its CIDR."""
     if step is AttractStep.BLOCKED:
-        theirs = next(entry for entry in seen.to(intent.network) if entry.owner is not Owner.OURS)
+        theirs = next(entry for entry in seen.to(intent.network) if entry.owner not in _OURS)
         if theirs.owner is Owner.CHANGED:
             text = f"{theirs.table} sends it to {theirs.next_hop or 'nothing'}: our entry was pointed there by hand"
             return Layer(LayerState.ERROR, text, "changed-by-hand")

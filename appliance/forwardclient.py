@@ -94,7 +94,10 @@ class ForwardClient:
         self._callbacks.append(callback)
 
     def layer(self, network: Network) -> Layer:
-        """Return how far the kernel is with one CIDR, as last heard."""
+        """Return how far the kernel is with one CIDR, as last heard; or why it is kept out."""
+        with contextlib.suppress(StoreUnavailable):
+            if (bar := self._store.barred().get(network)) is not None:
+                return Layer(LayerState.ERROR, bar.text, bar.code)
         return self._state.layers.get(network, Layer(LayerState.PENDING, "not looked at yet", "pending"))
 
     def problem(self) -> str | None:
@@ -204,10 +207,11 @@ class ForwardClient:
     def _asked_for(self, networks: frozenset[Network]) -> frozenset[Network]:
         """Return those that must stay: asked for again since the pass began, or nobody can say."""
         try:
-            now = self._store.all()
+            now, barred = self._store.all(), self._store.barred()
         except StoreUnavailable:
             return networks
-        return networks & {intent.network for intent in now if intent.phase is not Phase.WITHDRAWN}
+        asked = {intent.network for intent in now if intent.phase is not Phase.WITHDRAWN}
+        return networks & (asked - barred.keys())
 
     def _drop(self, revisions: Mapping[Network, int]) -> None:
         try:

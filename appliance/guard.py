@@ -91,7 +91,7 @@ FORBIDDEN: Final = tuple(
     )
 )
 
-_OTHERS: Final = frozenset({"foreign", "changed"})  # cloud.provider.Owner: entries that are not ours
+_OTHERS: Final = frozenset({"foreign", "changed", "earlier"})  # cloud.provider.Owner: entries that are not ours
 
 # Shorter than this is never one cluster: most likely a typing error, and it would cover half of somebody's network.
 SHORTEST: Final = {4: 8, 6: 16}
@@ -130,6 +130,15 @@ def judge(network: Network, facts: Facts, *, via: str | None = None) -> tuple[Re
     return tuple(reasons)
 
 
+def trespasses(network: Network, vpc: Vpc) -> Reason | None:
+    """Return what `network` takes from the VPC itself: with a route to the tunnel its hosts would get no answer."""
+    touched = [block for block in _vpc_blocks(vpc) if _touches(network, block)]
+    if not touched:
+        return None
+    block = min(touched, key=lambda block: _rank(network, block))
+    return Reason(block.code, Severity.REFUSE, _how(network, block), block.next_step)
+
+
 def refused(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     """Return those that forbid."""
     return tuple(reason for reason in reasons if reason.severity is Severity.REFUSE)
@@ -144,12 +153,16 @@ def _blocks(facts: Facts) -> Iterator[_Block]:
     for subnet in facts.tunnel_subnets:
         yield _Block(subnet, "tunnel-subnet", f"the tunnel's own subnet {subnet}", _OTHER)
     if facts.vpc is not None:
-        for name, vswitch in facts.vpc.vswitches:
-            step = f"{_OTHER}: hosts of the VPC live there"
-            yield _Block(vswitch, "overlaps-vswitch", f"the vSwitch {name} ({vswitch})", step)
+        yield from _vpc_blocks(facts.vpc)
     for device, local in facts.local_networks:
         yield _Block(local, "local-network", f"{local} on this machine's {device}", _OTHER)
-    for cidr in () if facts.vpc is None else facts.vpc.cidrs:
+
+
+def _vpc_blocks(vpc: Vpc) -> Iterator[_Block]:
+    for name, vswitch in vpc.vswitches:
+        step = f"{_OTHER}: hosts of the VPC live there"
+        yield _Block(vswitch, "overlaps-vswitch", f"the vSwitch {name} ({vswitch})", step)
+    for cidr in vpc.cidrs:
         step = "name only the far network"
         yield _Block(cidr, "contains-vpc", f"the VPC itself ({cidr})", step, only_covered=True)
 

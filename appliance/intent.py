@@ -19,13 +19,13 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from appliance import backup
-from appliance.model import Intent, Network, Phase
+from appliance.model import Bar, Intent, Network, Phase
 from appliance.records import (
     SELECT,
     Event,
@@ -73,6 +73,7 @@ class IntentStore:
         self._callbacks: list[Callable[[], None]] = []
         self._rows: list[object] | None = None  # as read last, and what they said
         self._intents: tuple[Intent, ...] = ()
+        self._barred: Mapping[Network, Bar] | None = None  # as on disk; this process alone writes it
 
     @property
     def path(self) -> Path:
@@ -191,6 +192,34 @@ class IntentStore:
         with self._reading() as db:
             return frozenset(ip_network(cidr) for (cidr,) in db.execute("SELECT cidr FROM released"))
 
+    def barred(self) -> Mapping[Network, Bar]:
+        """Return what is not to be carried, asked for or not."""
+        with self._reading() as db:
+            if self._barred is None:
+                rows = db.execute("SELECT cidr, code, text FROM barred")
+                self._barred = {ip_network(cidr): Bar(code, text) for cidr, code, text in rows}
+        return self._barred
+
+    def bar(self, found: Mapping[Network, Bar]) -> None:
+        """Have just these not be carried. For `attract` alone, after a pass that saw no entry of ours for those new.
+
+        The records stay as they are; for the kernel a barred one counts as WITHDRAWN, for as long as it is barred.
+        """
+        before = self.barred()
+        if found == before:
+            return
+        with self._writing() as db:
+            at = self._clock()
+            db.execute("DELETE FROM barred")
+            rows = [(str(network), why.code, why.text) for network, why in found.items()]
+            db.executemany("INSERT INTO barred VALUES (?, ?, ?)", rows)
+            for network in found.keys() - before.keys():
+                note(db, Event(at, "attract", "barred", str(network), found[network].text))
+            for network in before.keys() - found.keys():
+                note(db, Event(at, "attract", "unbarred", str(network), "nothing is against it any more"))
+        self._barred = dict(found)
+        self.changed()
+
     def record(self, who: str, what: str, *, cidr: str = "", detail: str = "") -> None:
         """Write a line of history that goes with no change of intent, such as a repair."""
         with self._writing() as db:
@@ -244,6 +273,7 @@ class IntentStore:
             self.close()
             at = self._clock()
             aside = backup.rebuild(self._path, saved, Event(at, who, "restored", "", detail, int(at)))
+            self._barred = None
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailable(f"{self._path}: {error}") from error
         self.changed()

@@ -1,5 +1,7 @@
 """The intents as who must not change them sees them: nexthop-forward, in a process without the right to write.
 
+What is barred (`appliance.intent`) is shown as WITHDRAWN: the kernel lets go of it, and no record is dropped for that.
+
 Opened read-only, each time anew: the file may have been restored from its backup, or the disk have come back. A journal
 that a dead writer left cannot be played back from here (SQLITE_READONLY_ROLLBACK,
 https://sqlite.org/rescode.html#readonly_rollback): until a nexthopd has done that nothing is known, and nothing is
@@ -13,7 +15,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from appliance.intent import StoreUnavailable, ordered
-from appliance.records import MIGRATIONS, SELECT, read_intent
+from appliance.records import MIGRATIONS, SELECT_CARRIED, read_intent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +43,7 @@ class IntentReader:
                     # 0: made a moment ago, or torn; an empty list would take every CIDR out of the kernel
                     text = f"its schema version is {version}, not {len(MIGRATIONS)}: nexthopd brings it up to date"
                     raise sqlite3.DatabaseError(text)
-                rows = db.execute(SELECT).fetchall()
+                rows = db.execute(SELECT_CARRIED).fetchall()
                 if rows != self._rows:
                     self._intents, self._rows = ordered([read_intent(row) for row in rows]), rows
                 return self._intents

@@ -69,6 +69,14 @@ class Intent:
     revision: int = field(default=0, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Why a CIDR is not carried though it is asked for: a stable code, and a text for people."""
+
+    code: str
+    text: str
+
+
 def parse_cidr(text: str) -> Network:
     """Read a CIDR in its one canonical form, e.g. ``10.244.0.0/16``; raise `BadCidr` with the mend otherwise."""
     if not _SPELLING.fullmatch(text):

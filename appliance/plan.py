@@ -63,11 +63,17 @@ def plan(
     for network, intent in asked.items():
         for table in seen.vpc.tables:
             changes.extend(_of(intent, table, seen, carried=network in carrying, free=free))
-    for entry in seen.entries:
+    for entry in (*seen.entries, *seen.elsewhere):
         if entry.owner is Owner.OURS and entry.destination not in asked:
             goes = entry.destination in released
             action = Action.DELETE if goes else Action.STRAY
             text = "it was given back" if goes else "nobody asked for it: `nexthop stray rm` removes it"
+            changes.append(Change(action, entry.destination, entry.table, _now([entry]), text))
+    for entry in seen.elsewhere:
+        if entry.destination in asked:
+            goes = asked[entry.destination].phase is not Phase.PRESENT
+            action = Action.DELETE if goes else Action.STRAY
+            text = "our entry is removed" if goes else "its table is not programmed any more: it goes with its CIDR"
             changes.append(Change(action, entry.destination, entry.table, _now([entry]), text))
     wanted = [network for network, intent in asked.items() if intent.phase is Phase.PRESENT]
     return Plan(tuple(changes), tuple(fills.values()), aggregates(wanted))

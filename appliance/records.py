@@ -60,9 +60,14 @@ MIGRATIONS: Final = (
     ) STRICT;
     """,
     "ALTER TABLE intent ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;",
+    "CREATE TABLE barred (cidr TEXT PRIMARY KEY, code TEXT NOT NULL, text TEXT NOT NULL) STRICT;",
 )
 SELECT: Final = (
     "SELECT cidr, via, snat, comment, phase, created_at, mss, probe, when_down, hold_down, revision FROM intent"
+)
+# As nexthop-forward sees them: what is barred is to go from the kernel like what the cloud has let go of.
+SELECT_CARRIED: Final = SELECT.replace(
+    "phase", "CASE WHEN cidr IN (SELECT cidr FROM barred) THEN 'withdrawn' ELSE phase END"
 )
 _INSERT: Final = (
     "INSERT OR REPLACE INTO intent"

@@ -1,7 +1,7 @@
-"""CIDRs that the cloud would not take, and when each is asked for again. Pure.
+"""CIDRs that the cloud would not take, or not let go of, and when each is asked for again. Pure.
 
 A refusal concerns one CIDR; the others go on. It is tried again ever more rarely, should somebody have mended it, and
-at once when the operator asks for something else.
+at once when the operator asks for something else. What may pass by itself is first tried again sooner.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from typing import Final
 
 from appliance.entries import cloud_problem
 from appliance.model import Intent, Network
-from appliance.reconcile import Retry
+from appliance.reconcile import AttractStep, Retry
 from appliance.status import Layer, LayerState
-from cloud.provider import CloudError
+from cloud.provider import CloudError, Conflict, Throttled, Unavailable
 
 _SLOWEST: Final = 600.0  # seconds between tries
+_SOONER: Final = 0.1
+_PASSING: Final = (Conflict, Throttled, Unavailable)
+
+Wish = tuple[AttractStep, Intent | None]
+"""What was sent for a CIDR, and what was asked for then; nothing, where it was to be let go of."""
 
 
 @dataclass(slots=True)
 class _Refusal:
-    intent: Intent
+    wish: Wish
     layer: Layer
     retry: Retry
 
@@ -34,27 +39,38 @@ class Refusals:
         self._jitter = jitter
         self._held: dict[Network, _Refusal] = {}
 
-    def held(self, intent: Intent, now: float) -> Layer | None:
-        """Return what is shown of a CIDR that is not to be asked for now, None for one that may be."""
-        refusal = self._held.get(intent.network)
-        if refusal is None or refusal.intent != intent or refusal.retry.wait(now) <= 0:
+    def held(self, network: Network, wish: Wish, now: float) -> Layer | None:
+        """Return what is shown of a CIDR that is not to be sent for now, None for one that may be."""
+        refusal = self._held.get(network)
+        if refusal is None or refusal.wish != wish or refusal.retry.wait(now) <= 0:
             return None
         return refusal.layer
 
-    def refused(self, intent: Intent, error: CloudError, now: float) -> Layer:
+    def wait(self, network: Network, now: float) -> float:
+        """Return in how many seconds it may be sent again."""
+        refusal = self._held.get(network)
+        return 0.0 if refusal is None else refusal.retry.wait(now)
+
+    def known(self, network: Network, wish: Wish) -> bool:
+        """Tell whether this was refused when it was sent last."""
+        refusal = self._held.get(network)
+        return refusal is not None and refusal.wish == wish
+
+    def refused(self, network: Network, wish: Wish, error: CloudError, now: float) -> Layer:
         """Note that the cloud refused; return what is shown."""
-        refusal = self._held.get(intent.network)
+        refusal = self._held.get(network)
         problem = cloud_problem(error)
         layer = Layer(LayerState.ERROR, problem.text, problem.code)
-        if refusal is None or refusal.intent != intent:
-            retry = Retry(self._first, max(_SLOWEST, self._first), self._jitter)
-            refusal = self._held[intent.network] = _Refusal(intent, layer, retry)
+        if refusal is None or refusal.wish != wish:
+            first = self._first * (_SOONER if isinstance(error, _PASSING) else 1)
+            retry = Retry(first, max(_SLOWEST, first), self._jitter)
+            refusal = self._held[network] = _Refusal(wish, layer, retry)
         refusal.layer = layer
         refusal.retry.failed(now)
         return layer
 
     def forget(self, network: Network) -> None:
-        """Let it be asked for at once."""
+        """Let it be sent at once."""
         self._held.pop(network, None)
 
     def keep(self, networks: Collection[Network]) -> None:

@@ -91,7 +91,10 @@ class FirewallStatus:
 
 @dataclass(frozen=True, slots=True)
 class CloudStatus:
-    """What the route tables look like from here. `strays`: entries with our mark that nobody asked for."""
+    """What the route tables look like from here. `strays`: entries with our mark that nobody asked for.
+
+    `left`: (table, CIDR) of our entries for what is asked for, in tables that hosts use and that we program no more.
+    """
 
     provider: str
     vpc_id: str = ""
@@ -99,6 +102,7 @@ class CloudStatus:
     tables: tuple[str, ...] = ()
     error: Problem | None = None
     strays: tuple[Network, ...] = ()
+    left: tuple[tuple[str, Network], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,8 @@ _CIDR: Final[Mapping[str, str]] = {
     "no-path": "the tunnel works; see whether the probe target lives, and what lies between it and the link's far end",
     "foreign-entry": "`nexthop cidr adopt` that entry, or remove it in the cloud's console, or remove the CIDR here",
     "changed-by-hand": "`nexthop cidr adopt` the entry to have it back, or remove the CIDR here",
+    "overlaps-vswitch": "remove the CIDR and add it without that vSwitch, or move the vSwitch's hosts",
+    "contains-vpc": "remove the CIDR and add only the far network",
     "link-unknown": "join that link, or remove the CIDR and add it via another one",
     "no-ipv6": "have gtund serve an IPv6 CIDR there ([tunnel] serve in gtund.toml), or remove this one",
     "cloud-quota": "raise the route table's quota, or add one larger CIDR instead of several",
@@ -101,6 +103,7 @@ def findings(status: Status) -> tuple[Finding, ...]:
     for cidr in wanted:
         found.extend(_cidr(cidr, status.cloud.error, dead))
     found.extend(_stray(network) for network in status.cloud.strays)
+    found.extend(_left(table, network) for table, network in status.cloud.left)
     if dead and not any(each.level is Level.BROKEN for each in found):
         found.append(Finding(Level.DEGRADED, "not-carried-yet", "nothing is carried yet", "wait, and look again"))
     found.extend(_advice(status))
@@ -186,6 +189,15 @@ def _stray(network: Network) -> Finding:
     text = f"the cloud sends {network} here by an entry with our mark, but nobody asked for it"
     step = f"`nexthop cidr add {network}` to carry it, or `nexthop stray rm {network}` to remove the entry"
     return Finding(Level.DEGRADED, "stray-entry", text, step, str(network))
+
+
+def _left(table: str, network: Network) -> Finding:
+    text = f"{table} is not programmed any more, and still sends {network} here by our entry"
+    step = (
+        f'add "{table}" to [cloud] route_tables again, or remove the entry in the cloud\'s console; '
+        f"`nexthop cidr rm {network}` removes it, too"
+    )
+    return Finding(Level.DEGRADED, "left-behind", text, step, str(network))
 
 
 def _advice(status: Status) -> Iterator[Finding]:

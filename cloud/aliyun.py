@@ -206,6 +206,7 @@ async def connect(
     choice: Choice = Choice(),  # noqa: B008 - frozen
     credentials: str = "role",
     appliance_id: str = "",
+    epoch: int = 1,
     quota: Quota = Quota(),  # noqa: B008 - frozen
     pace: Pace = Pace(),  # noqa: B008 - frozen
     tally: Tally | None = None,
@@ -215,14 +216,14 @@ async def connect(
     Our network interface is told to let us route, where it does not and we may.
 
     `credentials`: "role", "env" or the path of a file. `appliance_id` goes into the mark on our entries; the instance
-    id by default.
+    id by default. `epoch`: see `Mark`.
     """
     service = Metadata(metadata)
     identity = await service.identity()
     rpc = Rpc(
         identity.region, named(credentials, service), endpoint=endpoint, protocol=protocol, pace=pace, tally=tally
     )
-    mark = Mark(appliance_id or identity.instance_id)
+    mark = Mark(appliance_id or identity.instance_id, epoch)
     await let_us_route(rpc, identity.eni)
     return AliyunProvider(rpc, identity, mark, choice=choice, quota=quota, pace=pace, skew=service.skew)
 

@@ -1,7 +1,8 @@
 """The API's JSON as values, and our mark on a route entry. Pure.
 
 Route entries cannot be tagged, so the mark is in name and description, and only an entry that carries **both** exactly
-as we write them is ours: what a person has renamed is theirs, and so is what a person has pointed elsewhere.
+as we write them is ours: what a person has renamed is theirs, and so is what a person has pointed elsewhere. What
+another machine of the same appliance has written for itself is that one's, until a person says that we take over.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _STATUSES: Final = {status.value.lower(): status for status in EntryStatus}
 class Mark:
     """Whose we are, written into every entry: ``nexthop:APPLIANCE:EPOCH:NEXT-HOP``.
 
-    `epoch` counts takeovers: entries of all epochs up to ours are ours, one of a later epoch belongs to who took over
-    from us. `hop` is the instance that we make the next hop; since it is written down, a next hop that somebody has
-    changed by hand is told from one that an earlier self of ours has set.
+    `epoch` counts takeovers, and only a person raises it: what another machine has written for itself in an earlier
+    epoch is to be pointed here, what it has written in ours or a later one is its own. `hop` is the instance that we
+    make the next hop; since it is written down, a next hop that somebody has changed by hand is told from one that the
+    machine which wrote the entry has set.
     """
 
     appliance: str
@@ -49,9 +51,11 @@ class Mark:
         epoch, _, written = description.removeprefix(beginning).partition(":")
         if not epoch.isdecimal() or int(epoch) > self.epoch:
             return Owner.FOREIGN
-        if hop == self.hop or written in {"", hop}:
+        if hop == self.hop:
             return Owner.OURS
-        return Owner.CHANGED
+        if written not in {"", hop}:
+            return Owner.CHANGED
+        return Owner.EARLIER if int(epoch) < self.epoch else Owner.FOREIGN
 
 
 @dataclass(frozen=True, slots=True)

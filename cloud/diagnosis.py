@@ -21,7 +21,7 @@ _SCARCE: Final = 10
 def shadows(destination: Network, entries: Iterable[RouteEntry]) -> Iterator[RouteEntry]:
     """Yield the entries that are not ours, are more specific than `destination`, and therefore win."""
     for entry in entries:
-        if entry.owner in {Owner.FOREIGN, Owner.CHANGED} and _inside(entry.destination, destination):
+        if entry.owner not in {Owner.OURS, Owner.SYSTEM} and _inside(entry.destination, destination):
             yield entry
 
 
@@ -104,6 +104,18 @@ def bypassed(seen: Observation) -> Iterator[Finding]:
         yield Finding("vswitch-bypassed", State.WARN, text, fix)
 
 
+def elsewhere(seen: Observation, policy: str) -> Iterator[Finding]:
+    """Name what tables that are not programmed still send here, and those of which nobody knows."""
+    for table in sorted({entry.table for entry in seen.elsewhere}):
+        cidrs = _list(entry.destination for entry in seen.elsewhere if entry.table == table)
+        text = f"{table} is not programmed any more, and still sends {cidrs} here by entries of ours"
+        fix = f'add "{table}" to [cloud] route_tables again, or remove these entries; they go with their CIDRs'
+        yield Finding("left-behind", State.WARN, text, fix)
+    for table in seen.unread:
+        text = f"{table} may not be read: whether it still sends something here by entries of ours is not known"
+        yield Finding("table-unread", State.WARN, text, policy)
+
+
 def tables(seen: Observation, wanted: Collection[Network]) -> Iterator[Finding]:
     """Judge how full the tables are."""
     for table in seen.vpc.tables:
@@ -126,7 +138,7 @@ def conflicts(seen: Observation, wanted: Collection[Network]) -> Iterator[Findin
     """Name the entries that stand in the way of what is wanted."""
     for cidr in wanted:
         for entry in seen.to(cidr):
-            if entry.owner is Owner.OURS:
+            if entry.owner in {Owner.OURS, Owner.EARLIER}:
                 continue
             who = "was pointed by hand" if entry.owner is Owner.CHANGED else "is sent by somebody else's entry"
             text = f"{cidr} {who} to {entry.next_hop or 'the VPC itself'} in {entry.table}"

@@ -45,6 +45,7 @@ async def examine(
     found += await _interface(call, identity, seen, wanted)
     found += diagnosis.tables(seen, wanted)
     found += diagnosis.bypassed(seen)
+    found += diagnosis.elsewhere(seen, _POLICY)
     found += diagnosis.conflicts(seen, wanted)
     found += diagnosis.controllers(seen, wanted)
     return tuple(found)

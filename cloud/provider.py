@@ -11,7 +11,8 @@
 
 A provider keeps no memory of the table: `observe` reads it whole, `ensure` and `withdraw` act on any number of CIDRs
 and may be repeated without harm. What concerns one CIDR is returned for it and stops no other; what concerns the cloud
-is raised.
+is raised. Which of the two it is follows from what else works, not from the error's kind: a write that goes on failing
+while the tables can be read and other writes are taken is about its CIDR.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ Network = IPv4Network | IPv6Network
 
 
 class CloudError(Exception):
-    """A call failed. `code` is the cloud's own code, `request_id` what its support asks for; neither is ever secret."""
+    """A call failed. `code` is the cloud's own code, `request_id` what its support asks for; neither is ever secret.
+
+    `refused`: what had stopped single CIDRs by the time at which this ended a request about many.
+    """
 
     def __init__(self, message: str, *, code: str = "", request_id: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.request_id = request_id
+        self.refused: Refusals = {}
 
 
 class Throttled(CloudError):
@@ -66,8 +71,11 @@ class Owner(Enum):
     """Whose a route entry is."""
 
     OURS = "ours"  # carries this appliance's mark
+    EARLIER = (
+        "earlier"  # another machine's of this appliance, before this one took over: ours to point here, not to remove
+    )
     CHANGED = "changed"  # carries our mark, and a next hop that we never gave it: somebody means it
-    FOREIGN = "foreign"  # made by somebody else, or by a later epoch of ours
+    FOREIGN = "foreign"  # made by somebody else, or by another machine of this appliance that nobody took over from
     SYSTEM = "system"  # made by the cloud: the VPC's own vSwitches
 
 
@@ -125,15 +133,21 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that one pass of reading saw. `at`: when, in seconds since the epoch; 0 where nobody noted it."""
+    """Everything that one pass of reading saw. `at`: when, in seconds since the epoch; 0 where nobody noted it.
+
+    `elsewhere`: our entries in tables that vSwitches use and that we do not program: we did once. `unread`: such tables
+    that could not be read.
+    """
 
     vpc: Vpc
     entries: tuple[RouteEntry, ...]
     quota: Quota = Quota()
     at: float = 0.0
+    elsewhere: tuple[RouteEntry, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def to(self, destination: Network) -> tuple[RouteEntry, ...]:
-        """Return the entries for exactly this destination, in all tables."""
+        """Return the entries for exactly this destination, in all tables that we program."""
         return tuple(entry for entry in self.entries if entry.destination == destination)
 
 
@@ -157,14 +171,14 @@ class Finding:
 
 
 Refusals = Mapping[Network, CloudError]
-"""What stops single CIDRs: each is a `Duplicate`, a `QuotaExceeded` or a `Rejected`."""
+"""What stops single CIDRs, of any kind."""
 
 
 class Provider(Protocol):
     """A cloud whose route tables we program. Every method raises `CloudError` and nothing else."""
 
     async def observe(self) -> Observation:
-        """Read the VPC and every entry of every table that we program."""
+        """Read the VPC, every entry of every table that we program, and our own in the others that vSwitches use."""
         ...
 
     async def ensure(self, destinations: Collection[Network]) -> Refusals:
@@ -175,7 +189,10 @@ class Provider(Protocol):
         ...
 
     async def withdraw(self, destinations: Collection[Network]) -> Refusals:
-        """Remove our entries for `destinations` from every table; return when they are gone. None there is no error."""
+        """Remove our entries for `destinations` from every table, `elsewhere` included; return when they are gone.
+
+        None there is no error.
+        """
         ...
 
     async def adopt(self, destination: Network) -> None:

@@ -1,7 +1,8 @@
 """The `Provider` for Aliyun's route tables.
 
-Which tables these are is `cloud.choice`'s to say; it is asked anew with each `observe`. How a call travels is not known
-here: `call` does that (cloud/aliyun.py).
+Which tables these are is `cloud.choice`'s to say; it is asked anew with each `observe`. A table that leaves the choice
+keeps our entries, and goes on sending packets here by them: so what vSwitches use is read, too, and what is to go goes
+from there as well. How a call travels is not known here: `call` does that (cloud/aliyun.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cloud.metadata import Identity
 from cloud.policy import ram_policy
 from cloud.provider import (
     CloudError,
+    Denied,
     Finding,
     Network,
     Observation,
@@ -25,6 +27,7 @@ from cloud.provider import (
     Quota,
     Refusals,
     Rejected,
+    RouteEntry,
     Unavailable,
     Vpc,
 )
@@ -61,6 +64,8 @@ class AliyunProvider:
         self._call = call
         self._choice = choice
         self._chosen: tuple[str, ...] = ()
+        self._others: tuple[str, ...] = ()  # in use, and not chosen
+        self._left: tuple[str, ...] | None = None  # those among them that hold something of ours; None: not looked yet
         self._patience = Patience(pace, chance)
         self._reader = Reader(call, identity.vpc_id, self.mark, self._patience)
         self._writer = Writer(call, identity.instance_id, self.mark)
@@ -68,7 +73,7 @@ class AliyunProvider:
         self._writing = asyncio.Lock()
 
     async def observe(self) -> Observation:
-        """Read the VPC, its vSwitches and every entry of every table that we program."""
+        """Read the VPC, its vSwitches and every entry of every table that we program; of others what is ours."""
         described = await self._reader.vpc()
         places = await self._reader.places()
         tables = await self._choose(places)
@@ -84,15 +89,18 @@ class AliyunProvider:
             uses=tuple((each.vswitch, each.table) for each in places),
             kinds=tuple(dict.fromkeys((each.table, each.kind) for each in places if each.kind)),
         )
-        return Observation(vpc, tuple(entries), self.quota, time.time())
+        elsewhere, unread = await self._look_elsewhere()
+        return Observation(vpc, tuple(entries), self.quota, time.time(), elsewhere, unread)
 
     async def ensure(self, destinations: Collection[Network]) -> Refusals:
         """Make `destinations` point here in every table; an entry that is right already costs no write."""
-        return await self._reach(to_have, destinations)
+        return await self._reach(to_have, destinations, await self._tables())
 
     async def withdraw(self, destinations: Collection[Network]) -> Refusals:
-        """Remove our entries for `destinations` from every table."""
-        return await self._reach(to_lack, destinations)
+        """Remove our entries for `destinations` from every table, and from those that we program no more."""
+        if self._left is None:
+            await self.observe()
+        return await self._reach(to_lack, destinations, (*await self._tables(), *(self._left or ())))
 
     async def adopt(self, destination: Network) -> None:
         """Put our mark and next hop on whatever custom entry each table has for `destination`."""
@@ -100,9 +108,9 @@ class AliyunProvider:
             found = [
                 entry for table in await self._tables() for entry in await self._reader.entries(table, destination)
             ]
-        if not any(entry.owner in {Owner.FOREIGN, Owner.CHANGED} for entry in found):
+        if not any(entry.owner not in {Owner.OURS, Owner.SYSTEM} for entry in found):
             raise Rejected(f"no table has an entry for {destination} that is not ours: there is nothing to adopt")
-        refused = await self._reach(to_adopt, [destination])
+        refused = await self._reach(to_adopt, [destination], await self._tables())
         if destination in refused:
             raise refused[destination]
 
@@ -114,15 +122,31 @@ class AliyunProvider:
         """Return the minimal RAM policy, for the tables that we know of."""
         tables = self._chosen or self._choice.named
         me, by_tag = self.identity, self._choice.tag is not None
-        return ram_policy(me.region, me.account, tables, eni=me.eni, by_tag=by_tag)
+        return ram_policy(me.region, me.account, tables, others=self._others, eni=me.eni, by_tag=by_tag)
 
-    async def _reach(self, goal: Goal, destinations: Collection[Network]) -> dict[Network, CloudError]:
+    async def _reach(
+        self, goal: Goal, destinations: Collection[Network], tables: Sequence[str]
+    ) -> dict[Network, CloudError]:
         if not destinations:
             return {}
         async with self._writing:
             instance = self.identity.instance_id
             walk = Walk(self._reader, self._writer, goal, instance, quota=self.quota, patience=self._patience)
-            return await walk.run(await self._tables(), list(dict.fromkeys(destinations)))
+            return await walk.run(tables, list(dict.fromkeys(destinations)))
+
+    async def _look_elsewhere(self) -> tuple[tuple[RouteEntry, ...], tuple[str, ...]]:
+        """Return what is ours in the tables that we do not program, and those of them that may not be read."""
+        found: list[RouteEntry] = []
+        unread = []
+        for table in self._others:
+            try:
+                entries = await self._reader.entries(table)
+            except (Denied, Rejected):  # it need not be ours to read: the doctor says so
+                unread.append(table)
+            else:
+                found += (entry for entry in entries if entry.owner is Owner.OURS)
+        self._left = tuple(dict.fromkeys(entry.table for entry in found))
+        return tuple(found), tuple(unread)
 
     async def _tables(self) -> tuple[str, ...]:
         """Return the tables that we program; asked once, and again with each `observe`."""
@@ -136,4 +160,5 @@ class AliyunProvider:
         if not chosen:
             raise Unavailable(f"no vSwitch of {self.identity.vpc_id} names its route table")
         self._chosen = chosen
+        self._others = tuple(sorted({each.table for each in places if each.table} - set(chosen)))
         return chosen

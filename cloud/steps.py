@@ -42,11 +42,11 @@ def to_have(entries: Sequence[RouteEntry], instance: str) -> Step:
         raise Duplicate(f"{entry.destination} has an entry in {entry.table} that is not ours ({whose})")
     if entry.status is not EntryStatus.AVAILABLE:
         return Step.WAIT
-    return Step.DONE if entry.next_hop == instance else Step.MODIFY
+    return Step.DONE if _is_right(entry, instance) else Step.MODIFY
 
 
 def to_lack(entries: Sequence[RouteEntry], _instance: str) -> Step:
-    """Return the step towards no entry of ours being there; somebody else's is none of our business."""
+    """Return the step towards no entry of ours being there; one that leads to another machine stays."""
     if not entries or entries[0].owner is not Owner.OURS:
         return Step.DONE
     return Step.DELETE if entries[0].status is EntryStatus.AVAILABLE else Step.WAIT

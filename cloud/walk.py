@@ -1,8 +1,13 @@
 """From what the tables hold to what they should: look, take one step, look again, for many CIDRs at once.
 
 Rule: one write at a time, and none while an entry of ours settles (the cloud answers TaskConflict); after every write,
-taken or failed or unanswered, what it was about is read before anything else is sent. What stops one CIDR in one table
-stops no other. New entries come first, then changes, then deletions.
+taken or failed or unanswered, what it was about is read before anything else is sent. New entries come first, then
+changes, then deletions.
+
+What stops one CIDR in one table stops no other. A write that goes on failing while reading works is given up, and those
+that follow get one try each until one is taken; an entry that does not settle is given up likewise; and what is denied
+in one table is not asked of it again. But where no write is taken any more, or every table denies, or we are too fast,
+or reading fails, it is the cloud as a whole: the walk ends, with an error that tells what it had given up.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from typing import Final
 from cloud.errors import RETRIABLE, is_not_offered
 from cloud.provider import (
     CloudError,
+    Conflict,
     Denied,
     Duplicate,
     Network,
@@ -58,12 +64,25 @@ class Walk:
         self._tokens: dict[Spot, str] = {}
         self._replacing: set[Spot] = set()
         self._singly: set[Spot] = set()
-        self._failures = 0
+        self._denied: dict[tuple[Step, str], Denied] = {}
+        self._took = False
+        self._failures = 0  # in a row, whatever they were about
         self._looks = 0
         self._deadline: float | None = None
 
     async def run(self, tables: Sequence[str], destinations: Collection[Network]) -> dict[Network, CloudError]:
         """Walk to the end; return what stopped single destinations, the first reason of each. Raises `CloudError`."""
+        try:
+            await self._walk(tables, destinations)
+            if not self._took and {table for _, table in self._denied} == set(tables):
+                raise next(iter(self._denied.values()))
+        except CloudError as error:
+            found = self._by_destination().items()
+            error.refused = {destination: each for destination, each in found if not isinstance(each, Denied)}
+            raise
+        return self._by_destination()
+
+    async def _walk(self, tables: Sequence[str], destinations: Collection[Network]) -> None:
         self._open = {(table, destination): None for table in tables for destination in destinations}
         for table in tables:
             await self._read_whole(table)
@@ -78,6 +97,8 @@ class Walk:
             if step is Step.CREATE and not self._room(todo[step]):
                 continue
             await self._advance(step, self._chunk(step, todo[step]))
+
+    def _by_destination(self) -> dict[Network, CloudError]:
         refused: dict[Network, CloudError] = {}
         for (_, destination), error in self._refused.items():
             refused.setdefault(destination, error)
@@ -95,7 +116,9 @@ class Walk:
             except (Duplicate, Rejected) as error:
                 self._refuse(spot, error)
                 continue
-            if step is not Step.DONE:
+            if denied := self._denied.get((step, spot[0])):
+                self._refuse(spot, denied)
+            elif step is not Step.DONE:
                 todo.setdefault(Step.WAIT if step is self._taken.get(spot) else step, []).append(spot)
         return todo
 
@@ -139,8 +162,9 @@ class Walk:
             await self._failed(spots, error)
         except (QuotaExceeded, Rejected) as error:
             self._turned_down(step, spots, error)
+        except Denied as error:
+            self._denied[step, spots[0][0]] = error
         else:
-            self._failures, self._looks, self._deadline = 0, 0, None
             await self._sort_out(step, spots, failed)
         await self._look(spots)
 
@@ -159,13 +183,19 @@ class Walk:
         return {}
 
     async def _failed(self, spots: Sequence[Spot], error: CloudError) -> None:
+        """Wait before another try; after enough of them give up what this was about, or the walk."""
         self._failures += 1
         try:
             await self._patience.pause(error, self._failures)
-        except Duplicate:  # the cloud knows an entry that it does not show: that concerns this CIDR alone
+        except (Conflict, Duplicate, Unavailable):
+            if self._failures >= 2 * self._patience.pace.tries:
+                raise
             for spot in spots:
-                self._refuse(spot, error)
-            self._failures = 0
+                if spot in self._singly or len(spots) == 1:
+                    self._refuse(spot, error)
+                self._singly.add(spot)  # of those that failed together one may be the reason
+            if isinstance(error, Duplicate):  # the cloud knows an entry that it does not show: it works
+                self._failures = 0
 
     def _turned_down(self, step: Step, spots: Sequence[Spot], error: CloudError) -> None:
         """Find another way, or give this one up."""
@@ -184,10 +214,12 @@ class Walk:
         for spot in spots:
             error = failed.get(spot[1])
             if error is None:
+                self._took = True
+                self._failures, self._looks, self._deadline = 0, 0, None
                 self._taken[spot] = step
                 self._free[spot[0]] -= {Step.CREATE: 1, Step.DELETE: -1}.get(step, 0)
             elif isinstance(error, Denied):
-                raise error
+                self._denied[step, spot[0]] = error
             elif isinstance(error, QuotaExceeded):
                 self._refuse(spot, error)
             elif isinstance(error, Rejected):
@@ -205,8 +237,11 @@ class Walk:
         pace, loop = self._patience.pace, asyncio.get_running_loop()
         self._deadline = self._deadline or loop.time() + pace.settle
         if loop.time() > self._deadline:
-            table, destination = spots[0]
-            raise Unavailable(f"{destination} in {table} has not settled in {pace.settle:g} s")
+            self._deadline = None
+            for spot in spots:
+                table, destination = spot
+                self._refuse(spot, Unavailable(f"{destination} in {table} has not settled in {pace.settle:g} s"))
+            return
         self._looks += 1
         await asyncio.sleep(pace.look(self._looks))
         await self._look(spots)

@@ -23,7 +23,9 @@ WhenDown = Annotated[
     ),
 ]
 HoldDown = Annotated[float | None, typer.Option(help="Seconds that a link is down before withdrawing.", min=0.0)]
-Force = Annotated[bool, typer.Option("--force", help="Withdraw even where packets then leave unprotected.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Even where packets then leave unprotected, or nobody knows the VPC yet.")
+]
 
 
 def given(**options: object) -> dict[str, object]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -8,9 +9,9 @@ import pytest
 from api.client import Refused
 from api.parts import Parts
 from appliance.model import parse_cidr
-from appliance.status import Layer, LayerState
+from appliance.status import CloudStatus, Layer, LayerState, Problem
 
-from .conftest import TOKEN, Appliance
+from .conftest import TOKEN, VPC, Appliance
 
 PODS = "10.244.0.0/16"
 
@@ -118,11 +119,39 @@ def test_inside_the_vpc_and_in_no_vswitch_is_allowed_with_a_warning(joined: Appl
     assert joined.daemon.get("/v1/cidrs/172.18.128.0/20")["warnings"] == made["warnings"]
 
 
-def test_as_long_as_the_cloud_is_silent_a_cidr_is_taken_with_a_warning(joined: Appliance) -> None:
-    joined.cloud.around = None
-    status, made = post(joined, cidr=PODS)
+SILENT = CloudStatus("aliyun", error=Problem("cloud-unavailable", "no answer", "it is tried again"))
+
+
+def test_as_long_as_the_cloud_is_silent_a_new_cidr_waits_unless_it_is_forced(joined: Appliance) -> None:
+    joined.cloud.around, joined.cloud.state = None, SILENT
+    for method, target, body in (("POST", "/v1/cidrs", {"cidr": PODS}), ("PUT", f"/v1/cidrs/{PODS}", {})):
+        problem = refused(joined, method, target, body)
+        assert (problem["status"], problem["code"]) == (503, "vpc-unknown")
+        assert "force" in problem["reasons"][0]["next_step"]
+    assert joined.cidrs() == []
+    assert refused(joined, "POST", "/v1/cidrs", {"cidr": "127.0.0.0/8"})["status"] == 422  # what nobody need wait for
+    status, made = post(joined, cidr=PODS, force=True)
     assert status == 201
     assert [warning["code"] for warning in made["warnings"]] == ["vpc-unknown"]
+
+
+def test_what_is_there_can_be_changed_and_asked_for_again_while_the_cloud_is_silent(joined: Appliance) -> None:
+    post(joined, cidr=PODS)
+    joined.cloud.around, joined.cloud.state = None, SILENT
+    assert post(joined, cidr=PODS)[0] == 200
+    _, changed = joined.daemon.request("PATCH", f"/v1/cidrs/{PODS}", {"comment": "x"})
+    assert [warning["code"] for warning in changed["warnings"]] == ["vpc-unknown"]
+    assert joined.daemon.request("PUT", f"/v1/cidrs/{PODS}", {"snat": False})[0] == 200
+
+
+def test_a_daemon_that_has_just_started_lets_a_cidr_wait_for_the_clouds_first_answer(joined: Appliance) -> None:
+    joined.cloud.around = None
+    timer = threading.Timer(0.2, lambda: setattr(joined.cloud, "around", VPC))
+    timer.start()
+    status, made = post(joined, cidr=PODS)
+    timer.join()
+    assert status == 201
+    assert made["warnings"] == []
 
 
 def test_without_a_link_there_is_no_way(appliance: Appliance) -> None:

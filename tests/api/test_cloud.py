@@ -36,6 +36,19 @@ def test_the_plan_says_what_each_table_would_get_and_sends_nothing(joined: Appli
     assert json.loads(cli("plan", "--json").stdout) == plan
 
 
+def test_the_plan_shows_what_tables_that_are_programmed_no_more_still_hold(joined: Appliance) -> None:
+    post(joined, cidr=PODS)
+    joined.cloud.real.entries = [entry(POD, "vtb-1"), entry(POD, "vtb-2")]
+    joined.cloud.real.elsewhere = [entry(POD, "vtb-9"), entry(SERVICE, "vtb-9")]
+
+    def changes() -> list[tuple[str, str, str]]:
+        return [(each["action"], each["cidr"], each["table"]) for each in joined.daemon.get("/v1/plan")["changes"]]
+
+    assert changes() == [("stray", str(SERVICE), "vtb-9"), ("stray", PODS, "vtb-9")]
+    joined.daemon.request("DELETE", f"/v1/cidrs/{PODS}")
+    assert ("delete", PODS, "vtb-9") in changes()
+
+
 def test_an_empty_plan_and_exact_aggregates(joined: Appliance, cli: Cli) -> None:
     assert "nothing to change" in cli("plan").stdout
     for cidr in ("10.2.0.0/24", "10.2.1.0/24", "10.9.0.0/24"):

@@ -79,6 +79,12 @@ def test_a_daemon_that_takes_its_time_is_waited_for(place) -> None:
     assert len(slow.taken) == 2
 
 
+def test_a_cidr_that_has_to_wait_for_the_clouds_answer_is_asked_for_again(place) -> None:
+    daemon = Daemon(None, None, refusal(503, "vpc-unknown"), refusal(503, "vpc-unknown"))
+    assert "added 10.244.0.0/16" in list(from_file(place, daemon))
+    assert [target for target, _ in daemon.taken] == ["/v1/links", "/v1/cidrs"]
+
+
 def test_one_that_never_answers_leaves_everything_for_the_next_try(place) -> None:
     with pytest.raises(NotYet):
         list(from_file(place, Daemon(*[NotRunning({"detail": "nobody listens"})] * 50), patience=0.1))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from api.client import Daemon, NotRunning
+from api.client import Daemon, NotRunning, Refused
 
 from .conftest import ROOT, TOKEN, command
 
@@ -231,7 +231,10 @@ def test_without_its_cloud_it_forwards_and_says_so(tmp_path: Path) -> None:
     with running(tmp_path, provider="aliyun") as nexthopd:
         nexthopd.hears(b"READY=1")
         nexthopd.daemon.request("POST", "/v1/links", {"name": "hk", "token": TOKEN})
-        _, made = nexthopd.daemon.request("POST", "/v1/cidrs", {"cidr": "10.244.0.0/16"})
+        with pytest.raises(Refused) as caught:
+            nexthopd.daemon.request("POST", "/v1/cidrs", {"cidr": "10.244.0.0/16"})
+        assert caught.value.code == "vpc-unknown"
+        _, made = nexthopd.daemon.request("POST", "/v1/cidrs", {"cidr": "10.244.0.0/16", "force": True})
         assert [warning["code"] for warning in made["warnings"]] == ["vpc-unknown"]
         nexthopd.inside("sh", "-c", TUN)
         until(lambda: "10.244.0.0/16 dev tun-hk" in nexthopd.inside("ip", "route"))

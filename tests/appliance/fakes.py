@@ -14,6 +14,7 @@ from appliance.kernel.rules import Rules
 from appliance.kernel.state import Device, DeviceGone, Drift, KernelState, Network, Refused, Route
 from cloud.provider import (
     CloudError,
+    Denied,
     Duplicate,
     EntryStatus,
     Finding,
@@ -172,10 +173,13 @@ class FakeCloud:
     def __init__(self, vpc: Vpc = VPC) -> None:
         self.vpc = vpc
         self.entries: list[RouteEntry] = []
+        self.elsewhere: list[RouteEntry] = []  # ours, in tables that are not programmed any more
         self.did: list[tuple[str, Network]] = []
         self.requests: list[tuple[str, tuple[Network, ...]]] = []
         self.observed = 0
         self.fail: list[CloudError] = []
+        self.lasting: dict[Network, CloudError] = {}  # what is refused about one CIDR each time
+        self.whole: dict[str, CloudError] = {}  # what ends each request of a kind
         self.observe_error: CloudError | None = None
         self.lands = True  # whether a write does what it says
         self.gate: asyncio.Event | None = None  # a write waits for it
@@ -185,13 +189,15 @@ class FakeCloud:
         if self.observe_error is not None:
             raise self.observe_error
         self.observed += 1
-        return Observation(self.vpc, tuple(self.entries))
+        return Observation(self.vpc, tuple(self.entries), elsewhere=tuple(self.elsewhere))
 
     async def ensure(self, destinations: Collection[Network]) -> Refusals:
         self.requests.append(("ensure", tuple(destinations)))
         refused: dict[Network, CloudError] = {}
         for destination in destinations:
             self.did.append(("ensure", destination))
+            if self._stopped("ensure", destination, refused):
+                continue
             try:
                 await self._wait()
             except (Duplicate, QuotaExceeded, Rejected) as error:
@@ -199,17 +205,22 @@ class FakeCloud:
                 continue
             if self.lands:
                 self.remove(destination)
+                self.entries = [e for e in self.entries if (e.destination, e.owner) != (destination, Owner.EARLIER)]
                 self.entries += [entry(destination, table) for table in self.vpc.tables]
         return refused
 
     async def withdraw(self, destinations: Collection[Network]) -> Refusals:
         self.requests.append(("withdraw", tuple(destinations)))
+        refused: dict[Network, CloudError] = {}
         for destination in destinations:
             self.did.append(("withdraw", destination))
+            if self._stopped("withdraw", destination, refused):
+                continue
             await self._wait()
             if self.lands:
                 self.remove(destination)
-        return {}
+                self.elsewhere = [e for e in self.elsewhere if e.destination != destination]
+        return refused
 
     async def adopt(self, destination: Network) -> None:
         self.did.append(("adopt", destination))
@@ -223,6 +234,15 @@ class FakeCloud:
 
     def policy(self) -> Mapping[str, object]:
         return {"Version": "1", "Statement": []}
+
+    def _stopped(self, what: str, destination: Network, refused: dict[Network, CloudError]) -> bool:
+        if what in self.whole:
+            error = self.whole[what]
+            error.refused = {} if isinstance(error, Denied) else {destination: error, **refused}
+            raise error
+        if destination in self.lasting:
+            refused[destination] = self.lasting[destination]
+        return destination in refused
 
     async def _wait(self) -> None:
         if self.gate is not None:

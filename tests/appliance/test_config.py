@@ -33,6 +33,7 @@ def test_every_key_can_be_set() -> None:
         route_tables = ["vtb-1"]
         route_table_tag = "nexthop=yes"
         appliance_id = "shenzhen"
+        epoch = 2
         resync_seconds = 5
         credentials = "/etc/nexthop/keys.toml"
         """
@@ -49,6 +50,7 @@ def test_every_key_can_be_set() -> None:
         route_tables=("vtb-1",),
         route_table_tag="nexthop=yes",
         appliance_id="shenzhen",
+        epoch=2,
         resync_seconds=5.0,
         credentials="/etc/nexthop/keys.toml",
     )
@@ -67,6 +69,7 @@ def test_every_key_can_be_set() -> None:
         ("[cloud]\nresync_seconds = nan", ["cloud.resync_seconds"]),
         ("[cloud]\nroute_tables = 'vtb-1'", ["cloud.route_tables", "list"]),
         ("[cloud]\nroute_table_tag = '=yes'", ["cloud.route_table_tag", "KEY=VALUE"]),
+        ("[cloud]\nepoch = 0", ["cloud.epoch", "between 1 and"]),
         ("[cloud]\nappliance_id = 'a b'", ["cloud.appliance_id", "letters"]),
         ("[cloud]\nmetadata = '100.100.100.200'", ["cloud.metadata", "http://"]),
         ("[cloud]\ncredentials = 'mine'", ["cloud.credentials", "role"]),

@@ -8,8 +8,8 @@ from pathlib import Path
 from appliance.forwardserver import ForwardServer
 from appliance.forwardtalk import Hello, State, Wake, encode
 from appliance.meddling import OFTEN
-from appliance.model import Intent, Phase
-from appliance.status import FirewallStatus, Repeated
+from appliance.model import Bar, Intent, Phase
+from appliance.status import FirewallStatus, Layer, LayerState, Repeated
 from tests.appliance.border import BOTH, OK, border, withdrawn
 from tests.appliance.fakes import POD, SERVICE, until
 
@@ -160,5 +160,22 @@ def test_a_word_that_is_for_the_other_side_alone_ends_the_conversation(tmp_path:
             async with await asyncio.start_unix_server(answer, it.path):
                 it.run("client")
                 await until(lambda: "nobody understands" in str(it.client.problem()))
+
+    asyncio.run(scenario())
+
+
+def test_what_is_barred_may_go_from_the_kernel_and_is_shown_with_the_reason(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with border(tmp_path) as it:
+            it.store.put(Intent(POD, "hk"))
+            it.store.put(Intent(SERVICE, "hk"))
+            assert await it.server.removing(frozenset(), BOTH) == BOTH
+            woken = it.speaker.woken
+            it.store.bar({POD: Bar("overlaps-vswitch", "a vSwitch is there")})
+            await until(lambda: it.speaker.woken > woken)
+            assert await it.server.removing(frozenset(), BOTH) == frozenset({SERVICE})
+            assert it.client.layer(POD) == Layer(LayerState.ERROR, "a vSwitch is there", "overlaps-vswitch")
+            it.store.bar({})
+            assert it.client.layer(POD) == OK
 
     asyncio.run(scenario())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from appliance.guard import FORBIDDEN, SHORTEST, Facts, Severity, judge, overlap, refused
+from appliance.guard import FORBIDDEN, SHORTEST, Facts, Severity, judge, overlap, refused, trespasses
 from appliance.model import Intent, Network
 from tests.appliance.fakes import POD, VPC
 
@@ -164,3 +164,18 @@ def test_whatever_overlaps_a_forbidden_block_is_refused_and_nothing_else(network
 def test_networks_of_different_versions_never_overlap(four: IPv4Network, six: IPv6Network) -> None:
     assert not overlap(four, six)
     assert not overlap(six, four)
+
+
+def test_what_takes_from_the_vpc_itself_is_named_by_the_most_that_it_takes() -> None:
+    for cidr, code in {
+        "172.18.1.0/24": "overlaps-vswitch",
+        "172.18.1.128/25": "overlaps-vswitch",
+        "172.16.0.0/12": "contains-vpc",
+        "172.18.0.0/16": "contains-vpc",
+    }.items():
+        why = trespasses(ip_network(cidr), VPC)
+        assert why is not None
+        assert why.code == code
+        assert judge(ip_network(cidr), Facts(vpc=VPC))[0] == why
+    for cidr in ("10.244.0.0/16", "172.18.128.0/20", "fd00::/16"):
+        assert trespasses(ip_network(cidr), VPC) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.intent import IntentStore, StoreUnavailable, UnknownCidr
-from appliance.model import Intent, Phase
+from appliance.model import Bar, Intent, Phase
 from appliance.records import MIGRATIONS
 from tests.appliance.fakes import POD, SERVICE
 
@@ -266,3 +266,22 @@ def test_a_revived_cidr_keeps_the_day_it_was_first_asked_for(store: IntentStore)
     later = reopened(store)
     later.put(Intent(POD, "hk"))
     assert later.get(POD) == replace(Intent(POD, "hk"), created_at=1000.0)
+
+
+def test_what_is_barred_survives_and_each_change_of_it_is_told_once(store: IntentStore) -> None:
+    changes: list[None] = []
+    store.on_change(lambda: changes.append(None))
+    store.bar({})
+    assert changes == []
+    bars = {POD: Bar("overlaps-vswitch", "a vSwitch is there")}
+    store.bar(bars)
+    store.bar(bars)
+    assert len(changes) == 1
+    store.close()
+    again = IntentStore(store.path)
+    assert again.barred() == bars
+    again.close()
+    store.bar({})
+    assert store.barred() == {}
+    told = [(event.what, event.cidr) for event in store.history()]
+    assert told == [("unbarred", str(POD)), ("barred", str(POD))]

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.intentreader import IntentReader
-from appliance.model import Intent
+from appliance.model import Bar, Intent, Phase
 from tests.appliance.fakes import POD, SERVICE
 
 
@@ -27,6 +27,17 @@ def test_it_reads_what_the_store_holds_as_it_changes(store: IntentStore) -> None
     store.put(Intent(POD, "hk", snat=False, comment="pods"))
     assert reader.all() == store.all() != ()
     store.leave(POD)
+    assert reader.all() == store.all()
+
+
+def test_what_is_barred_is_shown_as_withdrawn_and_no_record_changes(store: IntentStore) -> None:
+    store.put(Intent(SERVICE, "hk"))
+    store.put(Intent(POD, "hk"))
+    store.bar({POD: Bar("overlaps-vswitch", "a vSwitch is there")})
+    reader = IntentReader(store.path)
+    assert {each.network: each.phase for each in reader.all()} == {SERVICE: Phase.PRESENT, POD: Phase.WITHDRAWN}
+    assert {each.phase for each in store.all()} == {Phase.PRESENT}
+    store.bar({})
     assert reader.all() == store.all()
 
 

@@ -155,6 +155,13 @@ def test_a_kernel_that_is_not_as_wanted_breaks_what_it_does_not_carry() -> None:
     assert status(READY, kernel="x")[0].level is Level.DEGRADED
 
 
+def test_what_a_table_that_is_programmed_no_more_still_sends_here_is_shown() -> None:
+    said, found = status(READY, cloud=replace(CLOUD, left=(("vtb-9", POD),)))
+    assert codes(found) == [("degraded", "left-behind")]
+    assert "vtb-9" in said.text
+    assert "route_tables" in said.next_step
+
+
 def test_strays_problems_of_kernel_and_disk_are_shown() -> None:
     said, found = status(READY, cloud=replace(CLOUD, strays=(SERVICE,)), kernel="no netlink", store="disk full")
     assert [each.code for each in found] == ["store-unavailable", "kernel", "stray-entry"]

@@ -53,12 +53,12 @@ def test_only_the_tables_that_vswitches_use_are_programmed() -> None:
     in_world(test)
 
 
-def test_our_own_entry_with_another_next_hop_is_modified_in_place() -> None:
+def test_the_entry_of_a_machine_that_this_one_takes_over_from_is_modified_in_place() -> None:
     async def test(here: Running) -> None:
         await here.provider(appliance="a", instance="i-host").ensure([POD_CIDR])
-        await here.provider(appliance="a").ensure([POD_CIDR])
+        await here.provider(appliance="a", epoch=2).ensure([POD_CIDR])
         assert here.writes() == ["CreateRouteEntry"] * 2 + ["ModifyRouteEntry"] * 2
-        seen = await here.provider(appliance="a").observe()
+        seen = await here.provider(appliance="a", epoch=2).observe()
         assert {entry.next_hop for entry in seen.to(POD_CIDR)} == {"i-nexthop"}
 
     in_world(test)

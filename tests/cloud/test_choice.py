@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
 
 from cloud.choice import Choice, Tag
+from cloud.emulator.world import NextHop, Wanted
 from cloud.emulator.worldfile import RouteTable, WorldFile
-from cloud.provider import Finding, Rejected, State
-from tests.cloud.world import POD_CIDR, Running, running, world_file
+from cloud.provider import Denied, Finding, Network, Rejected, RouteEntry, State
+from tests.cloud.world import POD_CIDR, SERVICE_CIDR, Running, running, world_file
 
 TAG = Tag("nexthop", "yes")
 
@@ -110,3 +112,81 @@ def test_the_policy_allows_the_search_by_tag_only_where_it_is_used() -> None:
 def test_what_the_cloud_would_not_take_as_a_tag_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".*"):
         Tag.parse(text)
+
+
+# ---- a table that leaves the choice --------------------------------------------------------------------------------
+
+OTHER_ONLY = Choice(("vtb-other",))
+
+
+def test_a_table_that_left_the_choice_is_still_looked_at_and_its_entries_go_with_their_cidr() -> None:
+    async def test(here: Running) -> None:
+        await here.provider().ensure([POD_CIDR, SERVICE_CIDR])
+        later = here.provider(choice=OTHER_ONLY)
+        seen = await later.observe()
+        assert {(entry.table, entry.destination) for entry in seen.elsewhere} == {
+            ("vtb-system", POD_CIDR),
+            ("vtb-system", SERVICE_CIDR),
+        }
+        assert {entry.table for entry in seen.entries} == {"vtb-other"}
+        assert await later.withdraw([POD_CIDR]) == {}
+        assert {entry.destination for entry in (await later.observe()).elsewhere} == {SERVICE_CIDR}
+        fresh = here.provider(choice=OTHER_ONLY)  # one that has not looked yet
+        assert await fresh.withdraw([SERVICE_CIDR]) == {}
+        assert (await fresh.observe()).elsewhere == ()
+
+    in_world(test)
+
+
+def test_elsewhere_only_what_is_ours_counts_and_nothing_is_written_for_what_is_wanted() -> None:
+    async def test(here: Running) -> None:
+        here.emulator.world.create(Wanted("vtb-system", "10.9.0.0/16", NextHop("Instance", "i-host")), 0.0)
+        await here.provider(appliance="somebody-else").ensure([SERVICE_CIDR])
+        chosen = here.provider(choice=OTHER_ONLY)
+        assert set(await chosen.ensure([POD_CIDR, SERVICE_CIDR])) == {SERVICE_CIDR}
+        seen = await chosen.observe()
+        assert (seen.elsewhere, seen.unread) == ((), ())
+        assert await chosen.withdraw([POD_CIDR, SERVICE_CIDR]) == {}
+        left = {entry.destination for entry in here.emulator.world.entries("vtb-system", 1e12) if entry.custom}
+        assert left == {IPv4Network("10.9.0.0/16"), SERVICE_CIDR}
+
+    in_world(test)
+
+
+def test_a_table_that_we_may_not_read_is_named_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(here: Running) -> None:
+        chosen = here.provider(choice=OTHER_ONLY)
+        read = chosen._reader.entries
+
+        async def entries(table: str, destination: Network | None = None) -> list[RouteEntry]:
+            if table == "vtb-system":
+                raise Denied("no", code="Forbidden.RAM")
+            return await read(table, destination)
+
+        monkeypatch.setattr(chosen._reader, "entries", entries)
+        assert await chosen.ensure([POD_CIDR]) == {}
+        assert (await chosen.observe()).unread == ("vtb-system",)
+        found = {each.code: each for each in await chosen.examine([POD_CIDR])}
+        assert found["table-unread"].state is State.WARN
+        assert "ram-policy" in found["table-unread"].fix
+        assert await chosen.withdraw([POD_CIDR]) == {}
+
+    in_world(test)
+
+
+def test_the_doctor_names_what_was_left_behind_and_the_policy_allows_its_removal() -> None:
+    async def test(here: Running) -> None:
+        await here.provider().ensure([POD_CIDR])
+        chosen = here.provider(choice=OTHER_ONLY)
+        found = {each.code: each for each in await chosen.examine([POD_CIDR])}
+        assert found["left-behind"].state is State.WARN
+        assert all(word in found["left-behind"].text for word in ("vtb-system", str(POD_CIDR)))
+        statements: Any = chosen.policy()["Statement"]
+        assert [each["Resource"] for each in statements if "vpc:CreateRouteEntry" in each["Action"]] == [
+            ["acs:vpc:cn-shenzhen:1234567890123456:routetable/vtb-other"]
+        ]
+        assert [each["Action"] for each in statements if "vtb-system" in str(each["Resource"])] == [
+            ["vpc:DescribeRouteEntryList", "vpc:DeleteRouteEntry", "vpc:DeleteRouteEntries"]
+        ]
+
+    in_world(test)

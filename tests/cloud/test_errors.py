@@ -126,13 +126,16 @@ def test_a_deletion_does_what_the_code_asks_for(code: str, kind: type[CloudError
     assert refused in ({}, {POD_CIDR: error})
 
 
-def test_a_code_that_nobody_knows_is_retried_a_few_times_and_then_shown_with_its_request_id() -> None:
+def test_a_code_that_nobody_knows_is_retried_a_few_times_and_then_told_for_its_cidr_with_its_request_id() -> None:
     kind = classify("NeverHeardOf.That", 400)
-    cloud = Direct(*[kind("x", code="NeverHeardOf.That", request_id="R-7")] * 9)
-    with pytest.raises(Unavailable) as caught:
-        asyncio.run(cloud.provider().ensure([POD_CIDR]))
-    assert (caught.value.code, caught.value.request_id) == ("NeverHeardOf.That", "R-7")
-    assert len(cloud.writes()) == PACE.tries
+    cloud = Direct(*[kind("x", code="NeverHeardOf.That", request_id="R-7")] * PACE.tries)
+    refused = asyncio.run(cloud.provider().ensure([POD_CIDR, SERVICE_CIDR]))
+    assert set(refused) == {POD_CIDR}
+    error = refused[POD_CIDR]
+    assert isinstance(error, Unavailable)
+    assert (error.code, error.request_id) == ("NeverHeardOf.That", "R-7")
+    assert cloud.writes() == ["CreateRouteEntry"] * (PACE.tries + 1)
+    assert cloud.ours() == [str(SERVICE_CIDR)]
 
 
 @pytest.mark.parametrize("code", TABLE[Duplicate].split())

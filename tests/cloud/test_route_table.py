@@ -133,11 +133,119 @@ def test_whatever_fails_strangers_stay_and_the_end_state_comes_when_the_faults_s
         logging.disable(logging.NOTSET)
 
 
-def test_an_entry_that_never_settles_ends_in_an_error_that_says_so() -> None:
-    cloud = Direct(file=world_file(settle_ms=1_000_000_000, tables=1))
-    with pytest.raises(Unavailable, match=r"10\.244\.0\.0/16 in vtb-system has not settled"):
-        asyncio.run(cloud.provider(pace=replace(PACE, settle=0.02)).ensure([POD_CIDR]))
+# ---- what concerns one, and what concerns all ------------------------------------------------------------------------
+
+
+def against(cidr: IPv4Network, error: CloudError, **more: Any) -> Direct:
+    """Return a cloud in which every single write about one CIDR fails."""
+
+    class Against(Direct):
+        async def __call__(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
+            ids = {entry.id: entry.destination for entry in self.world.entries("vtb-system", self.now)}
+            about = params.get("DestinationCidrBlock") or ids.get(str(params.get("RouteEntryId")))
+            self.fail = lambda _: error if str(about) == str(cidr) else None
+            return await super().__call__(action, params)
+
+    return Against(**more)
+
+
+LASTING = [Conflict("x", code="TaskConflict"), Unavailable("x", code="NeverHeardOf.That"), Unavailable("timed out")]
+
+
+@pytest.mark.parametrize("error", LASTING)
+def test_a_write_that_fails_for_ever_is_told_for_its_cidr_and_the_others_are_done(error: CloudError) -> None:
+    cloud = against(POD_CIDR, error)
+    provider = cloud.provider()
+    others = many(3)
+    assert asyncio.run(provider.ensure([POD_CIDR, *others])) == {POD_CIDR: error}
+    assert cloud.ours() == [str(cidr) for cidr in others]
+    assert len(cloud.writes()) == PACE.tries + 3
+
+
+@pytest.mark.parametrize("error", LASTING)
+def test_a_deletion_that_fails_for_ever_is_told_for_its_cidr_and_the_others_go(error: CloudError) -> None:
+    cloud = against(POD_CIDR, error)
+    others = many(3)
+    for cidr in [POD_CIDR, *others]:
+        cloud.world.create(
+            Wanted("vtb-system", str(cidr), NextHop("Instance", "i-nexthop"), *texts(Mark("i-nexthop"))), 0.0
+        )
+    assert asyncio.run(cloud.provider().withdraw([POD_CIDR, *others])) == {POD_CIDR: error}
+    assert cloud.ours() == [str(POD_CIDR)]
+
+
+def texts(mark: Mark) -> tuple[str, str]:
+    return mark.name, mark.description
+
+
+def test_a_batch_that_fails_for_ever_is_taken_apart() -> None:
+    cloud = Direct()
+    cloud.fail = lambda action: Unavailable("x", code="NeverHeardOf.That") if action == "CreateRouteEntries" else None
+    assert asyncio.run(cloud.provider().ensure(many(8))) == {}
+    assert cloud.writes() == ["CreateRouteEntries"] * PACE.tries + ["CreateRouteEntry"] * 8
+
+
+@pytest.mark.parametrize("error", LASTING)
+def test_where_no_write_is_taken_the_walk_ends_soon_and_tells_what_it_had_given_up(error: CloudError) -> None:
+    cloud = Direct()
+    cloud.fail = lambda _: error
+    with pytest.raises(type(error)) as caught:
+        asyncio.run(cloud.provider().ensure(many(50)))
+    assert caught.value is error
+    assert len(cloud.writes()) == 2 * PACE.tries
+    assert 0 < len(error.refused) < PACE.tries
+
+
+def test_a_cloud_that_is_gone_ends_the_walk_at_once() -> None:
+    cloud = Direct("lost")
+    whole = cloud._act
+
+    def gone(action: str, params: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
+        if cloud.writes():
+            raise Unavailable("no answer")
+        return whole(action, params, fault)
+
+    cloud._act = gone  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="no answer"):
+        asyncio.run(cloud.provider().ensure(many(3)))
     assert cloud.writes() == ["CreateRouteEntry"]
+
+
+@pytest.mark.parametrize("which", ["vtb-other", "vtb-system"])
+def test_what_is_denied_in_one_table_is_done_in_the_other_and_asked_for_once(which: str) -> None:
+    denied = Denied("no", code="Forbidden.RAM")
+
+    class Half(Direct):
+        async def __call__(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
+            self.fail = lambda _: denied if params.get("RouteTableId") == which else None
+            return await super().__call__(action, params)
+
+    cloud = Half(file=world_file(settle_ms=0))
+    wanted = many(3)
+    assert asyncio.run(cloud.provider().ensure(wanted)) == dict.fromkeys(wanted, denied)
+    assert len(cloud.writes()) == 4
+    (other,) = {"vtb-other", "vtb-system"} - {which}
+    assert cloud.ours(other) == [str(cidr) for cidr in wanted]
+    # Nor is there another outcome when nothing is left to do in the other table.
+    assert asyncio.run(cloud.provider().ensure(wanted)) == dict.fromkeys(wanted, denied)
+
+
+def test_an_entry_that_never_settles_is_told_for_its_cidr_and_the_others_are_done() -> None:
+    class Stuck(Direct):
+        async def __call__(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
+            answer = await super().__call__(action, params)
+            for entry in answer.get("RouteEntrys", {}).get("RouteEntry", []):
+                if entry["DestinationCidrBlock"] == str(POD_CIDR):
+                    entry["Status"] = "Pending"
+            return answer
+
+    cloud = Stuck()
+    refused = asyncio.run(cloud.provider(pace=replace(PACE, settle=0.02)).ensure([POD_CIDR, SERVICE_CIDR]))
+    assert set(refused) == {POD_CIDR}
+    assert isinstance(refused[POD_CIDR], Unavailable)
+    assert "10.244.0.0/16 in vtb-system has not settled in 0.02 s" in str(refused[POD_CIDR])
+    assert cloud.writes() == ["CreateRouteEntry"] * 2
+    assert cloud.ours() == [str(POD_CIDR), str(SERVICE_CIDR)]
 
 
 # ---- many at once ---------------------------------------------------------------------------------------------------
@@ -254,6 +362,44 @@ def test_where_an_entry_cannot_be_changed_in_place_it_is_made_again_at_once(code
     cloud.fail = lambda action: Rejected("no", code=code) if action == "ModifyRouteEntry" else None
     assert min(taken_over(cloud, 2)) == 1  # one at a time
     assert cloud.writes()[2:] == ["ModifyRouteEntry"] * 2 + ["DeleteRouteEntry", "CreateRouteEntry"] * 2
+
+
+def test_two_machines_of_one_appliance_leave_each_others_entries_alone() -> None:
+    """Nobody said that one of them takes over: neither points the other's entries here, nor removes them."""
+
+    async def main() -> None:
+        cloud = Direct()
+        one, other = cloud.provider(Mark("a"), identity=PEER), cloud.provider(Mark("a"))
+        await one.ensure([POD_CIDR])
+        assert isinstance((await other.ensure([POD_CIDR]))[POD_CIDR], Duplicate)
+        assert await other.withdraw([POD_CIDR]) == {}
+        assert [entry.owner for entry in (await other.observe()).to(POD_CIDR)] == [Owner.FOREIGN]
+        assert [entry.owner for entry in (await one.observe()).to(POD_CIDR)] == [Owner.OURS]
+        assert cloud.writes() == ["CreateRouteEntry"]
+
+    asyncio.run(main())
+
+
+def test_who_takes_over_points_entries_here_and_removes_none_that_leads_to_the_other_machine() -> None:
+    async def main() -> None:
+        cloud = Direct()
+        old, new = cloud.provider(Mark("a"), identity=PEER), cloud.provider(Mark("a", epoch=2))
+        await old.ensure([POD_CIDR, SERVICE_CIDR])
+        assert {entry.owner for entry in (await new.observe()).to(POD_CIDR)} == {Owner.EARLIER}
+        assert await new.withdraw([POD_CIDR]) == {}
+        assert await new.ensure([SERVICE_CIDR]) == {}
+        hops = {
+            str(entry.destination): entry.hop.id for entry in cloud.world.entries("vtb-system", 0.0) if entry.custom
+        }
+        assert hops == {str(POD_CIDR): "i-host", str(SERVICE_CIDR): "i-nexthop"}
+        # From here on the old one keeps its hands off what was taken over, and still has the rest.
+        assert set(await old.ensure([POD_CIDR, SERVICE_CIDR])) == {SERVICE_CIDR}
+        assert await old.withdraw([POD_CIDR, SERVICE_CIDR]) == {}
+        assert cloud.ours() == [str(SERVICE_CIDR)]
+        assert await new.withdraw([SERVICE_CIDR]) == {}
+        assert cloud.ours() == []
+
+    asyncio.run(main())
 
 
 def test_what_a_later_epoch_took_over_is_not_taken_back() -> None:

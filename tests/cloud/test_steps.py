@@ -27,15 +27,16 @@ entries = st.lists(
 
 
 @given(entries)
-def test_only_our_own_available_entry_is_ever_written(found: list[RouteEntry]) -> None:
-    ours = bool(found) and found[0].owner is Owner.OURS and found[0].status is EntryStatus.AVAILABLE
+def test_only_our_own_available_entry_or_one_that_is_taken_over_is_ever_written(found: list[RouteEntry]) -> None:
+    available = bool(found) and found[0].status is EntryStatus.AVAILABLE
+    ours = available and found[0].owner is Owner.OURS
     try:
         step = to_have(found, "i-me")
     except (Duplicate, Rejected):
-        assert found[0].owner is not Owner.OURS
+        assert found[0].owner not in {Owner.OURS, Owner.EARLIER}
     else:
         assert step is not Step.DELETE
-        assert step is not Step.MODIFY or ours
+        assert step is not Step.MODIFY or ours or (available and found[0].owner is Owner.EARLIER)
         assert step is not Step.CREATE or not found
         assert (step is Step.DONE) == (ours and found[0].next_hop == "i-me")
     away = to_lack(found, "i-me")
@@ -52,10 +53,12 @@ def test_somebody_elses_entry_is_named_in_the_error() -> None:
 @pytest.mark.parametrize(
     ("name", "description", "owner"),
     [
-        ("nexthop-i-1", "nexthop:i-1:1", Owner.OURS),
-        ("nexthop-i-1", "nexthop:i-1:1:i-hop", Owner.OURS),
+        ("nexthop-i-1", "nexthop:i-1:1", Owner.EARLIER),
+        ("nexthop-i-1", "nexthop:i-1:1:i-hop", Owner.EARLIER),
         ("nexthop-i-1", "nexthop:i-1:1:i-other", Owner.CHANGED),
-        ("nexthop-i-1", "nexthop:i-1:2:i-hop", Owner.OURS),
+        ("nexthop-i-1", "nexthop:i-1:2:i-me", Owner.CHANGED),
+        ("nexthop-i-1", "nexthop:i-1:2", Owner.FOREIGN),
+        ("nexthop-i-1", "nexthop:i-1:2:i-hop", Owner.FOREIGN),
         ("nexthop-i-1", "nexthop:i-1:3:i-hop", Owner.FOREIGN),
         ("nexthop-i-1", "nexthop:i-1:one:i-hop", Owner.FOREIGN),
         ("renamed by a person", "nexthop:i-1:1", Owner.FOREIGN),
@@ -65,7 +68,7 @@ def test_somebody_elses_entry_is_named_in_the_error() -> None:
         ("", "", Owner.FOREIGN),
     ],
 )
-def test_an_entry_is_ours_by_both_marks_and_the_next_hop_that_we_gave_it(
+def test_an_entry_that_leads_to_another_machine_is_never_ours_and_at_most_to_be_taken_over(
     name: str, description: str, owner: Owner
 ) -> None:
     item = {
@@ -78,6 +81,20 @@ def test_an_entry_is_ours_by_both_marks_and_the_next_hop_that_we_gave_it(
     read = entry(item, "vtb-1", Mark("i-1", epoch=2, hop="i-me"))
     assert read is not None
     assert read.owner is owner
+
+
+@pytest.mark.parametrize(
+    ("description", "owner"),
+    [
+        ("nexthop:i-1:1", Owner.OURS),
+        ("nexthop:i-1:1:i-other", Owner.OURS),
+        ("nexthop:i-1:2:i-me", Owner.OURS),
+        ("nexthop:i-1:3:i-me", Owner.FOREIGN),
+        ("nexthop:i-10:1:i-me", Owner.FOREIGN),
+    ],
+)
+def test_an_entry_that_leads_here_is_ours_by_both_marks(description: str, owner: Owner) -> None:
+    assert Mark("i-1", epoch=2, hop="i-me").owner("nexthop-i-1", description, "i-me") is owner
 
 
 @given(entries, st.sampled_from([to_have, to_adopt, to_replace]))

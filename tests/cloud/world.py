@@ -83,11 +83,11 @@ class Running:
         return Rpc("cn-shenzhen", Fixed(keys), endpoint=self.api, protocol="http", pace=pace)
 
     def provider(
-        self, appliance: str = "i-nexthop", instance: str = "i-nexthop", choice: Choice = ALL_USED
+        self, appliance: str = "i-nexthop", instance: str = "i-nexthop", choice: Choice = ALL_USED, epoch: int = 1
     ) -> AliyunProvider:
         """Return the real provider on the real SDK."""
         me = replace(ME, instance_id=instance)
-        return AliyunProvider(self.rpc(), me, Mark(appliance), choice=choice, pace=QUICK)
+        return AliyunProvider(self.rpc(), me, Mark(appliance, epoch), choice=choice, pace=QUICK)
 
     def writes(self) -> list[str]:
         """Return the actions of all writes so far, taken or not."""
