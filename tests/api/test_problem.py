@@ -105,7 +105,7 @@ def test_a_large_body_is_refused_as_it_comes(refusing: Appliance) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(10)
         client.connect(str(refusing.socket))
-        head = b"POST /v1/cidrs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        head = b"POST /v1/cidrs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         client.sendall(head + b"transfer-encoding: chunked\r\n\r\n")
         client.sendall(b"%x\r\n" % (BODY_LIMIT + 1) + b" " * (BODY_LIMIT + 1) + b"\r\n")
         answer = http.client.HTTPResponse(client)

@@ -53,12 +53,12 @@ def problem(answer: bytes) -> tuple[int, str]:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
         b"GET /v1/status\r\n\r\n",
         b"GET /v1/status HTTP/1.1\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET /v1/status HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n",
-        b"GET /" + b"a" * 600_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(60_000)) + b"\r\n",
-        b"POST /v1/cidrs HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        b"POST /v1/cidrs HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nX: \x00\r\n\r\n",
+        b"GET /" + b"a" * 600_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(60_000)) + b"\r\n",
+        b"POST /v1/cidrs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"POST /v1/cidrs HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
         b"\r\n\r\n\r\n" + b"\xff" * 100 + b"\r\n\r\n",
     ],
     ids=range(10),
@@ -74,7 +74,7 @@ def test_what_is_no_http_gets_a_problem_and_the_connections_end(refusing: Applia
     [
         b"",
         b"G",
-        b"GET /v1/status HTTP/1.1\r\nHost: a\r\nX-Slow: ",
+        b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
         b"POST /v1/cidrs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{",
         b"POST /v1/cidrs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe",
     ],
@@ -90,9 +90,9 @@ def test_a_request_that_does_not_arrive_ends(impatient: Appliance, begun: bytes)
 
 def test_a_second_request_has_its_own_time(impatient: Appliance) -> None:
     with connect(impatient) as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in connection.recv(65536)
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\nX: ")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ")
         assert problem(rest(connection)) == (408, "request-timeout")
 
 
@@ -101,7 +101,7 @@ def test_who_does_not_take_what_he_asked_for_is_let_go(impatient: Appliance) -> 
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with pytest.raises(OSError):  # noqa: PT011, PT012  (a broken pipe or a reset)
             for _ in range(100_000):
-                connection.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: a\r\n\r\n")
+                connection.sendall(b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 def test_there_are_not_too_many_connections_and_the_rest_goes_on(appliance: Appliance) -> None:

@@ -39,8 +39,10 @@ async def until(condition: Callable[[], object], within: float = 10.0) -> None:
             await asyncio.sleep(0.002)
 
 
-def tun(link: str = "hk", address: str | None = "100.64.240.50/24", *, up: bool = True, index: int = 7) -> Device:
-    addresses = () if address is None else (ip_interface(address),)
+def tun(
+    link: str = "hk", address: str | None = "100.64.240.50/24", *more: str, up: bool = True, index: int = 7
+) -> Device:
+    addresses = tuple(ip_interface(each) for each in (address, *more) if each is not None)
     return Device(f"tun-{link}", index, up, up, addresses, f"nexthop link {link}", "tun")
 
 

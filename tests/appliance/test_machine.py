@@ -23,6 +23,7 @@ import asyncio
 import contextlib
 import os
 import random
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Final
 
@@ -34,7 +35,6 @@ from appliance.intent import StoreUnavailable
 from appliance.kernel.state import Network
 from appliance.model import Intent
 from cloud.provider import Unavailable
-from tests.appliance.fakes import tun
 from tests.appliance.node import Node
 
 NETWORKS = tuple(map(ip_network, ("10.1.0.0/16", "10.2.0.0/16", "fd00:1::/64")))
@@ -100,7 +100,7 @@ class Appliance(RuleBasedStateMachine):
         self.node.kernel.table = {route for route in self.node.kernel.table if route.device is None}
         self.node.kernel.change()
         self.node.loop.turns(turns)
-        self.node.kernel.devices["tun-hk"] = tun(index=old.index + 1)
+        self.node.kernel.devices["tun-hk"] = replace(old, index=old.index + 1)
         self.node.kernel.change()
 
     @rule(network=networks, turns=turns)

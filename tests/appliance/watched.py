@@ -135,7 +135,7 @@ class Kernel(FakeRoutes):
     carrying: Callable[[], frozenset[Network]]
 
     def __init__(self, disk: Disk, cloud: Cloud, firewall: Firewall) -> None:
-        super().__init__(tun())
+        super().__init__(tun("hk", "100.64.240.50/24", "fd64::50/64"))
         self.disk, self.cloud, self.firewall = disk, cloud, firewall
         self.behind: set[Route] = set()  # what we have put there, whoever may have taken it away since
 

@@ -108,9 +108,11 @@ class Device:
                 counters["rx_bytes"] += len(packet)
 
     def close(self) -> None:
-        """Let go of it; device, addresses and routes stay, the carrier falls."""
-        self.ignore()
-        os.close(self._fd)
+        """Let go of it, once; device, addresses and routes stay, the carrier falls."""
+        if self._fd >= 0:
+            self.ignore()
+            os.close(self._fd)
+            self._fd = -1
 
     def _guarded(self, ready: Callable[[], None]) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import struct
@@ -82,8 +81,7 @@ class FakeDevice(Device):
         return False
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
+        super().close()
         self.kernel.close()
 
 
