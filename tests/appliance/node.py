@@ -24,7 +24,7 @@ from appliance.model import Phase
 from cloud.provider import Owner, Provider, RouteEntry, Vpc
 from tests.appliance.fakes import FakeSysctls, chosen, make_links
 from tests.appliance.virtualloop import VirtualLoop
-from tests.appliance.watched import SUBNET, Cloud, Disk, Firewall, Kernel, Reader, Store
+from tests.appliance.watched import SUBNETS, Cloud, Disk, Firewall, Kernel, Reader, Store
 
 _PATIENCE: Final = 600.0  # seconds of the loop's own clock: an entry that was refused is tried again ever more rarely
 
@@ -131,13 +131,13 @@ class Node:
         """Tell whether everything is as the operator wants it, and nothing is there twice."""
         wanted = self.disk.wanted
         through = {Route(network, "tun-hk", 50) for network in wanted}
-        behind = {Route(network, None, 4000) for network in (*wanted, SUBNET)}
+        behind = {Route(network, None, 4000) for network in (*wanted, *SUBNETS)}
         entries = [each.destination for each in self.cloud.entries if each.owner is Owner.OURS]
         attracted = wanted - {each.destination for each in self.theirs}
         rules = self.firewall.rules
         return (
             {intent.network: intent.phase for intent in self.store.all()} == dict.fromkeys(wanted, Phase.PRESENT)
-            and self.kernel.table == through | behind | {Route(SUBNET, "tun-hk", 50)}
+            and self.kernel.table == through | behind | {Route(subnet, "tun-hk", 50) for subnet in SUBNETS}
             and sorted(entries, key=str) == sorted([*attracted] * len(self.cloud.vpc.tables), key=str)
             and rules is not None
             and {network for network, _ in rules.carried} == wanted

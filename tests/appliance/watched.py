@@ -9,7 +9,8 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import ip_interface
+from typing import Final
 
 from appliance.intent import IntentStore, StoreUnavailable
 from appliance.intentreader import IntentReader
@@ -19,7 +20,8 @@ from appliance.model import Intent
 from cloud.provider import CloudError, Duplicate, Owner, Refusals, RouteEntry, Unavailable
 from tests.appliance.fakes import FakeCloud, FakeFirewall, FakeRoutes, entry, tun
 
-SUBNET = ip_network("100.64.240.0/24")
+ADDRESSES: Final = ("100.64.240.50/24", "fd64::50/64")
+SUBNETS: Final = [ip_interface(address).network for address in ADDRESSES]
 
 
 @dataclass
@@ -135,14 +137,14 @@ class Kernel(FakeRoutes):
     carrying: Callable[[], frozenset[Network]]
 
     def __init__(self, disk: Disk, cloud: Cloud, firewall: Firewall) -> None:
-        super().__init__(tun("hk", "100.64.240.50/24", "fd64::50/64"))
+        super().__init__(tun("hk", *ADDRESSES))
         self.disk, self.cloud, self.firewall = disk, cloud, firewall
         self.behind: set[Route] = set()  # what we have put there, whoever may have taken it away since
 
     async def add(self, route: Route) -> None:
         if route.device is not None:
             self.disk.hold(Route(route.destination, None, 4000) in self.behind, f"I5: nothing behind {route}")
-            ruled = route.destination == SUBNET or (route.destination, route.device) in self.firewall.ruled
+            ruled = route.destination in SUBNETS or (route.destination, route.device) in self.firewall.ruled
             self.disk.hold(ruled, f"I5: no rules for {route}")
         else:
             self.behind.add(route)
