@@ -83,8 +83,7 @@ class Datagram:
         self._pacing = Pacing()
         self.resume_at = 0.0
         self._sent, self._reported_at = 0, time.monotonic()
-        self._units: Iterator[memoryview] = iter(())
-        self._spare = False
+        self._units: Iterator[memoryview] | None = None
         self._unsent: deque[list[memoryview]] = deque()
         self.waiting = False
 
@@ -204,26 +203,31 @@ class Datagram:
             kind, plain = self.urgent.popleft()
             self._seal(kind, plain)
             return True
+        if self._units is None and not self.queue.count:
+            return False
         now = time.monotonic()
         if wait := self._pacing.wait(now):
             self.resume_at = now + wait
             return False
-        while (part := next(self._units, None)) is None:
+        while True:
+            if self._units is not None:
+                if (part := next(self._units, None)) is not None:
+                    self._seal(_DATA, part)
+                    return True
+                self._units = None
             if (batch := self.queue.pop(now)) is None:
                 return False
-            self._spare = batch.memory[0] & frame.COPY != 0
-            self._units = self._units_of(batch)
-        self._seal(_DATA, part, spare=self._spare)
-        return True
+            # What bears losses, since spare parts go with it, is not cut.
+            spare = batch.memory[0] & frame.COPY != 0
+            if spare or batch.length <= self._sizing.limit:
+                self._seal(_DATA, batch.memory[: batch.length], spare=spare)
+                self._pool.give(batch)
+                return True
+            self._units = self._cut(batch)
 
-    def _units_of(self, batch: Batch) -> Iterator[memoryview]:
-        """Yield a batch in units of the size that the path bears, then let it be used again.
-
-        One that bears losses, since spare parts go with it, is not cut.
-        """
-        whole = batch.memory[: batch.length]
-        fits = self._spare or batch.length <= self._sizing.limit
-        yield from (whole,) if fits else _smaller(whole, self._sizing.limit)
+    def _cut(self, batch: Batch) -> Iterator[memoryview]:
+        """Yield a batch in units of the size that the path bears, then let it be used again."""
+        yield from _smaller(batch.memory[: batch.length], self._sizing.limit)
         self._pool.give(batch)
 
     def _seal(self, kind: int, plain: memoryview | bytes, *, spare: bool = False) -> None:
