@@ -9,20 +9,18 @@ import itertools
 import json
 import re
 import time
-import zipfile
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from appliance.links import Links
 from tests.images import build
+from tests.images.faults import Fault, spoiled
 from tests.images.machine import PATIENCE, Machine
 from tests.lab import probes, programs, topology
 from tests.lab.space import PYTHON, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from tests.lab.lab import Lab
 
@@ -32,30 +30,6 @@ _HOST: Final = topology.HOSTS["host1"]
 _PORT: Final = 7000
 _WHEELS: Final = "/root/wheels"
 _SEEN: Final = 1.0  # seconds between looks into a machine as slow as this
-
-
-class Fault(Enum):
-    """What can be wrong with a release's nexthopd: text that is put at the end of api/app.py."""
-
-    DOES_NOT_START = """
-
-def create_app(parts):
-    raise RuntimeError("spoiled")
-"""
-    # systemd is told that it is ready, and finds nothing wrong with it.
-    UNWELL = """
-
-_sound = create_app
-
-def create_app(parts):
-    app = _sound(parts)
-    async def spoiled(scope, receive, send):
-        if scope["type"] != "http":
-            return await app(scope, receive, send)
-        await send({"type": "http.response.start", "status": 500, "headers": []})
-        await send({"type": "http.response.body", "body": b"spoiled"})
-    return spoiled
-"""
 
 
 @dataclass(slots=True)
@@ -317,20 +291,3 @@ class Story:
         finally:
             process.kill()
             process.wait()
-
-
-def spoiled(wheel: Path, directory: Path, fault: Fault) -> Path:
-    """Return a copy of a wheel whose nexthopd has a fault."""
-    directory.mkdir()
-    copy = directory / wheel.name
-    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(copy, "w") as target:
-        for item in source.infolist():
-            content = source.read(item)
-            if item.filename == "api/app.py":
-                content += fault.value.encode()
-            if not item.filename.endswith("/RECORD"):
-                target.writestr(item, content)
-            else:
-                kept = [line for line in content.decode().splitlines() if not line.startswith("api/app.py,")]
-                target.writestr(item, "\n".join([*kept, "api/app.py,,"]) + "\n")
-    return copy
