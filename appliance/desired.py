@@ -65,12 +65,13 @@ def desired(
     through: list[Route] = [route_of(subnet, name, TUNNEL_METRIC) for name, subnet in own if _is_up(name, state)]
     blocked: dict[Network, Layer] = {}
     carried = tuple(carried)
+    obstacles = {
+        (link, version): _obstacle(link, version, devices, state, vpc, v6_fault)
+        for link, version in {(intent.via, intent.network.version) for intent in carried}
+    }
     for intent in carried:
         behind.append(unreachable(intent.network))
-        why = _obstacle(intent, devices, state, vpc)
-        if intent.network.version == 6 and v6_fault is not None:
-            why = Layer(LayerState.ERROR, f"the firewall cannot carry IPv6 here: {v6_fault}", "no-ipv6-firewall")
-        if why is not None:
+        if (why := obstacles[intent.via, intent.network.version]) is not None:
             blocked[intent.network] = why
         elif (route := tunnel_route(intent, devices)) is not None:
             through.append(route)
@@ -83,10 +84,15 @@ def _is_up(name: str, state: KernelState) -> bool:
     return device is not None and device.up
 
 
-def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vpc: str | None) -> Layer | None:
-    name = devices.get(intent.via)
+def _obstacle(
+    link: str, version: int, devices: Mapping[str, str], state: KernelState, vpc: str | None, v6_fault: str | None
+) -> Layer | None:
+    """Return why CIDRs of this IP version cannot go via this link now; None where they can."""
+    if version == 6 and v6_fault is not None:
+        return Layer(LayerState.ERROR, f"the firewall cannot carry IPv6 here: {v6_fault}", "no-ipv6-firewall")
+    name = devices.get(link)
     if name is None:
-        return Layer(LayerState.ERROR, f"there is no link named {intent.via}", "link-unknown")
+        return Layer(LayerState.ERROR, f"there is no link named {link}", "link-unknown")
     if vpc is None:
         return Layer(LayerState.ERROR, "no default route shows which device leads to the VPC", "no-default-route")
     device = state.devices.get(name)
@@ -98,8 +104,8 @@ def _obstacle(intent: Intent, devices: Mapping[str, str], state: KernelState, vp
     if 4 not in versions:  # every tunnel has one
         # Masquerading would take another device's address, and the connection would keep it for good.
         return Layer(LayerState.PENDING, f"the device {name} has no address: its gtun gets one", "no-address")
-    if intent.network.version not in versions:
-        text = f"the far end of {intent.via} serves no IPv6: {name} has no IPv6 address"
+    if version not in versions:
+        text = f"the far end of {link} serves no IPv6: {name} has no IPv6 address"
         return Layer(LayerState.ERROR, text, "no-ipv6")
     return None
 
