@@ -146,6 +146,8 @@ class Gtun:
         except FAILURES as error:
             failure = meaning(self._link, error)
         self._plane.end()
+        if not tun.exists(self._link.device):  # whatever ended first: without a device no session comes about
+            raise WorkerDied(f"somebody deleted {self._link.device}")
         # What a session leaves refers to itself (tasks, errors with their frames): it would lie there until the
         # collector looks at everything, and memory would look as if it grew.
         gc.collect()

@@ -150,6 +150,7 @@ def without_a_kernel(patch: pytest.MonkeyPatch) -> None:
     for name in ("configure", "destroy"):
         patch.setattr(tun, name, lambda *_: None)
     patch.setattr(tun, "lacks", lambda *_: None)
+    patch.setattr(tun, "exists", lambda _: True)
 
 
 async def until(condition: Any) -> None:

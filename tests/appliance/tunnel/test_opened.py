@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from appliance.tunnel import keys, opened
+from appliance.tunnel import keys, opened, tun
 from appliance.tunnel.dataplane import Lost, Over
 from tests.appliance.tunnel import ends as world
 from tests.appliance.tunnel.ends import Ends, FakePlane, until
@@ -39,6 +39,21 @@ def test_the_data_plane_is_heard_while_a_connection_is_opened_to_a_server_that_i
             plane.say(Lost(session_id, 1))
             plane.say(Over(session_id, "nothing comes back"))
             await until(lambda: "is down: nothing comes back (gone)" in caplog.text)  # and is soon up again
+
+    asyncio.run(story())
+
+
+def test_a_device_that_is_gone_is_made_anew_before_the_server_is_asked_again(ends, monkeypatch, caplog):
+    async def story():
+        async with ends.gtund() as (server, port), ends.gtun(port) as link:
+            plane = await up(link)
+            first = server.served["shenzhen"]
+            monkeypatch.setattr(tun, "exists", lambda _: False)
+            plane.say(Over(plane.opens[0].session_id, "the device broke"))
+            await until(lambda: "somebody deleted tun-hk; the device is opened again in 0.0 s" in caplog.text)
+            monkeypatch.setattr(tun, "exists", lambda _: True)
+            await until(lambda: server.served.get("shenzhen") not in (None, first))
+            assert "is down" not in caplog.text
 
     asyncio.run(story())
 
