@@ -48,7 +48,8 @@ class Server:
     async def run(self, listener: socket.socket) -> None:
         """Accept until cancelled; `listener` is bound, listening and non-blocking."""
         try:
-            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            # The door closes first: a group that ends takes nobody more.
+            async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
                 group.create_task(self._cut_removed())
                 stack.enter_context(self._strays.watched(self._hand_on))
                 stack.enter_context(self._door.open(listener, group))
