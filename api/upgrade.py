@@ -134,7 +134,7 @@ def _upgrade(path: Path, daemon: Api, place: Place) -> Iterator[str]:
                 os.fsync(file.fileno())
             place.releases.switch(new)  # syncs the directory that both are in
             yield from _trial(role, before, daemon, place, restarted)
-    except (_Unwell, KeyboardInterrupt, GeneratorExit) as error:
+    except (Exception, KeyboardInterrupt, GeneratorExit) as error:  # whatever it was, nothing stays on trial
         _back(old, version, role, restarted, place)
         raise RolledBack(str(error) or "it was interrupted") from None
     place.trial.unlink()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import re
 import sqlite3
 import subprocess
 import sys
@@ -232,14 +233,20 @@ def test_two_at_once_are_refused(place, tmp_path) -> None:
     assert runs(place) == "2.0"
 
 
-def test_one_that_is_interrupted_on_trial_goes_back(place, tmp_path, monkeypatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt("SIGTERM")
+@pytest.mark.parametrize(
+    "end", [KeyboardInterrupt("SIGTERM"), KeyError("links"), OSError(28, "No space left on device")]
+)
+def test_whatever_ends_a_trial_it_goes_back(place, tmp_path, monkeypatch, end) -> None:
+    """By a signal, by an answer that nobody thought of, or by a full disk."""
 
-    monkeypatch.setattr(upgrading, "_well", interrupted)
-    with pytest.raises(RolledBack, match="SIGTERM"):
+    def ended(*_: object) -> None:
+        raise end
+
+    monkeypatch.setattr(upgrading, "_well", ended)
+    with pytest.raises(RolledBack, match=re.escape(str(end))):
         go(place, release(tmp_path, "2.0"))
     assert runs(place) == "1.0"
+    assert not place.trial.exists()
 
 
 UNTRIED = Path(__file__).parents[2] / "images" / "files" / "libexec" / "nexthop-untried"
