@@ -26,6 +26,8 @@ from .fairqueue import FairQueue
 from .liveness import PROBE, Liveness, sent_at
 from .loss import Loss
 from .pacing import Pacing
+from .reassembly import Reassembly
+from .sizing import Sizing
 
 _MOST_SEGMENTS: Final = 44
 """In one send: 44 full datagrams fill the 64 KiB that an IP packet may have."""
@@ -71,7 +73,7 @@ class Datagram:
         self._sealer = unit.Sealer(session, direction)
         self._opener = unit.Opener(session, direction.opposite)
         self._session_id = session.session_id
-        self._reassembly = unit.Reassembly()
+        self._reassembly = Reassembly()
         self._contradicted = self._withheld = 0
         self._holes = BlackHole()
         self._told = (-1, 0)  # at the last echo: the newest unit, and how many parts had been forged
@@ -79,7 +81,7 @@ class Datagram:
         self._sealed = memoryview(bytearray(unit.LARGEST))
         self._plain = memoryview(bytearray(unit.LARGEST))
         self._arrivals = arrivals.Arrivals(mtu - 28 - unit.OVERHEAD)
-        self._sizing, self._loss = unit.Sizing(), Loss()
+        self._sizing, self._loss = Sizing(), Loss()
         self._pacing = Pacing()
         self.resume_at = 0.0
         self._sent, self._reported_at = 0, time.monotonic()
@@ -144,7 +146,7 @@ class Datagram:
         if self._sock is not None and self._holes.swallows(now):
             self._counters["path_mtu_lowered"] += 1
             self._set_mtu(self._sock, next_smaller(self._mtu))
-        full = self._holes.full(suspected=self._loss.ratio > unit.Sizing.TOLERATED)
+        full = self._holes.full(suspected=self._loss.ratio > Sizing.TOLERATED)
         self._holes.sent(now, full=full)
         return probe.ljust(self._sizing.smallest - _REPORT.size, b"\0") if full else probe
 

@@ -1,4 +1,4 @@
-"""The datagram channel's units: sealed once, cut into datagrams, put together again. Pure: the clock is passed in.
+"""The datagram channel's units: sealed once, cut into datagrams, opened once. Pure.
 
 A unit is a batch of up to 64 KiB, sealed as a whole and sent as datagrams that fit the path. In network byte order:
 
@@ -6,7 +6,7 @@ A unit is a batch of up to 64 KiB, sealed as a whole and sent as datagrams that 
     u16 bytes in each datagram but the last | u16 number of this datagram
 
 The first line is authenticated, as the unit is, only when it is whole; the second says where a part belongs. So one
-forged or lost datagram costs a unit: `Sizing` makes units small while that happens. The counter is the nonce and goes
+forged or lost datagram costs a unit: `sizing` makes units small while that happens. The counter is the nonce and goes
 on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479
 describes such a window). Datagrams overtake each other, so the keys of past epochs are kept for a while.
 
@@ -33,7 +33,7 @@ EPOCHS: Final = 4
 LARGEST: Final = frame.LARGEST_SEALED
 """Bytes of a sealed unit, tag included."""
 
-_SPARE: Final = 0x8000
+SPARE: Final = 0x8000
 """In a part's number: it is a spare, and the rest is its own number."""
 
 _LAST_KIND: Final = int(frame.Kind.ECHO)
@@ -60,7 +60,7 @@ class Place(NamedTuple):
     @property
     def spare(self) -> bool:
         """Return whether this is a spare part."""
-        return bool(self.number & _SPARE)
+        return bool(self.number & SPARE)
 
 
 def read(header: bytes | memoryview, part: int) -> Place | None:
@@ -73,8 +73,8 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
         return None
     if size < min(_SMALLEST_PART, length):
         return None
-    if number & _SPARE:
-        if number & ~_SPARE >= spare.count(-(-length // size)) or part != min(size, length):
+    if number & SPARE:
+        if number & ~SPARE >= spare.count(-(-length // size)) or part != min(size, length):
             return None
     elif (start := number * size) >= length or part != min(size, length - start):
         return None
@@ -164,7 +164,7 @@ class Cuts:
         """Return the same of the spare datagrams of this unit."""
         pieces: list[memoryview] = []
         for number, part in enumerate(spare.make(self._memory[:length], self._size)):
-            pieces += memoryview(prefix + PLACE.pack(self._size, _SPARE | number)), memoryview(part)
+            pieces += memoryview(prefix + PLACE.pack(self._size, SPARE | number)), memoryview(part)
         return [pieces[at : at + 2 * most] for at in range(0, len(pieces), 2 * most)]
 
 
@@ -234,155 +234,3 @@ class ReplayWindow:
         else:
             self._seen |= 1 << -ahead
         self.taken += 1
-
-
-_Unit = tuple[int, int, bytes, int, int, int]
-"""What all datagrams of a unit say alike: a `Place` without its number."""
-
-
-class _Partial:
-    """A unit that is not whole yet."""
-
-    __slots__ = ("memory", "missing", "place", "seen", "spares", "tries", "until")
-
-    def __init__(self) -> None:
-        self.memory = memoryview(bytearray(LARGEST))
-
-    def begin(self, place: Place, until: float) -> None:
-        self.place, self.until = place, until
-        self.seen = self.tries = 0
-        self.missing = place.datagrams
-        self.spares: dict[int, int] = {}
-
-    def whole(self) -> bool:
-        """Return whether the unit is there, filled in from spare parts if need be.
-
-        What is filled in stays missing: a true part that comes later is better than what a forged spare one says. And
-        spare parts are used up, or a few forged ones would cost as many tries.
-        """
-        if self.missing > len(self.spares):
-            return False
-        whole = self.memory[: self.place.length]
-        if self.missing and not spare.mend(whole, self.place.size, self.seen, self.spares):
-            return False
-        self.spares.clear()
-        return True
-
-
-class Reassembly:
-    """Puts units together again, in bounded memory and time.
-
-    `MOST` units are under way at a time, a newer one takes the place of the oldest; none waits longer than `PATIENCE`.
-
-    Parts are not authenticated, so of two that claim the same place the later one counts, and a unit that turned out
-    not to be authentic stays for a few more parts (`TRIES`): who forges parts of units that are still to come spoils
-    nothing that way.
-    """
-
-    MOST: Final = 16
-    PATIENCE: Final = 0.5
-    TRIES: Final = 8
-
-    def __init__(self) -> None:
-        self._partials: dict[_Unit, _Partial] = {}
-        self._free: list[_Partial] = []
-        self.abandoned = 0
-        self.contradictions = 0
-        """Parts that said something else than one before in their place: one of the two was forged."""
-
-    def add(self, place: Place, count: int, parts: memoryview, now: float) -> memoryview | None:
-        """Take `count` parts in a row, of which `place` is the first's; return the sealed unit once it is whole.
-
-        It is borrowed until the next call, and kept until `done`.
-        """
-        if len(parts) == place.length:
-            return parts
-        key = place[:-1]
-        partial = self._partials.get(key)
-        if partial is None:
-            partial = self._partials[key] = self._new(now)
-            partial.begin(place, now + self.PATIENCE)
-        if place.spare:
-            partial.spares[place.number & ~_SPARE] = int.from_bytes(parts, "little")
-        elif not self._put(partial, place, count, parts):
-            return None
-        if not partial.whole():
-            return None
-        partial.tries += 1
-        if partial.tries > self.TRIES:
-            self._abandon(key)
-            return None
-        return partial.memory[: place.length]
-
-    def _put(self, partial: _Partial, place: Place, count: int, parts: memoryview) -> bool:
-        """Return whether that is anything new."""
-        bits = (1 << count) - 1 << place.number
-        start = place.number * place.size
-        there = partial.memory[start : start + len(parts)]
-        if partial.seen & bits:
-            if partial.seen & bits == bits and there == parts:
-                return False  # a datagram that came twice
-            self.contradictions += 1
-        partial.missing -= (bits & ~partial.seen).bit_count()
-        partial.seen |= bits
-        there[:] = parts
-        return True
-
-    def done(self, place: Place) -> None:
-        """Forget a unit that was taken, or will never be."""
-        partial = self._partials.pop(place[:-1], None)
-        if partial is not None:
-            self._free.append(partial)
-
-    def _new(self, now: float) -> _Partial:
-        for key in [key for key, partial in self._partials.items() if partial.until <= now]:
-            self._abandon(key)
-        if len(self._partials) >= self.MOST:
-            self._abandon(next(iter(self._partials)))
-        return self._free.pop() if self._free else _Partial()
-
-    def _abandon(self, key: _Unit) -> None:
-        self._free.append(self._partials.pop(key))
-        self.abandoned += 1
-
-
-class Sizing:
-    """How many bytes a unit may hold, by what the peer says of those that arrived.
-
-    A unit is lost with any of its datagrams, so loss shrinks units, at once and far; every second without grows them.
-    """
-
-    GROW_EVERY: Final = 1.0
-    TOLERATED: Final = 0.002
-    """Share of units lost that is taken for chance."""
-
-    def __init__(self) -> None:
-        self.limit = frame.BATCH
-        self.smallest = 0
-        self.loss = 0.0
-        self._reported = (0, 0)
-        self._grow_at = 0.0
-
-    def arrived(self, sent: int, taken: int) -> float:
-        """Return the share that arrived of the units since the last report, before that is heard as `reported`."""
-        sent_since, taken_since = sent - self._reported[0], taken - self._reported[1]
-        return min(1.0, max(0.0, taken_since / sent_since)) if sent_since > 0 else 0.0
-
-    def reported(self, sent: int, taken: int, now: float, *, shrink: bool = True) -> None:
-        """Hear from the peer that it has taken `taken` of the first `sent` units of this session.
-
-        Without `shrink`, what is missing has another reason than the length of units.
-        """
-        sent_since, taken_since = sent - self._reported[0], taken - self._reported[1]
-        if sent_since <= 0 or taken_since < 0:
-            return
-        self._reported = (sent, taken)
-        self.loss = max(0.0, 1 - taken_since / sent_since)
-        if self.loss > self.TOLERATED and not shrink:
-            self._grow_at = now + self.GROW_EVERY
-        elif self.loss > self.TOLERATED:
-            self.limit = max(self.smallest, self.limit // 8)
-            self._grow_at = now + self.GROW_EVERY
-        elif now >= self._grow_at:
-            self.limit = min(frame.BATCH, self.limit * 2)
-            self._grow_at = now + self.GROW_EVERY

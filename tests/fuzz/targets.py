@@ -20,6 +20,7 @@ from appliance.tunnel import allow, buffers, datagram, flow, frame, keys, segmen
 from appliance.tunnel.keys import Direction
 from appliance.tunnel.legacy import message as legacy
 from appliance.tunnel.liveness import Liveness
+from appliance.tunnel.reassembly import Reassembly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,7 @@ def reassembly(data: bytes) -> None:
     """Datagrams of units, some genuine: each unit comes out at most once, as it was sealed, and memory is bounded."""
     tape = Tape(data)
     sealer, opener = unit.Sealer(SESSION, _TO_SERVER), unit.Opener(SESSION, _TO_SERVER)
-    whole, now = unit.Reassembly(), 0.0
+    whole, now = Reassembly(), 0.0
     plain = memoryview(bytearray(unit.LARGEST))
     parts: list[bytes] = []
     sealed: list[bytes] = []
