@@ -248,13 +248,13 @@ class Attract:
         observation = self._observation = await self._provider.observe()
         facts = await self._facts(observation.vpc)
         seen = _Seen(observation, facts, self._store.released())
-        wanted = {intent.network: None for intent in self._store.all()}
+        intents = self._store.all()
+        wanted = {intent.network: None for intent in intents}
         there = (*observation.entries, *observation.elsewhere)
         ours = [entry.destination for entry in there if entry.owner is Owner.OURS]
         self._rest = self._resync
         self._layers = {network: layer for network, layer in self._layers.items() if network in wanted}
         self._refusals.keep({*wanted, *ours})
-        intents = self._store.all()
         seen.trespassing = trespassing(intents, observation.vpc)
         self._store.bar(bars(intents, seen.trespassing, self._store.barred(), frozenset(ours)))
         for network in dict.fromkeys([*wanted, *ours]):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from appliance.tunnel.token import JoinToken, encode
-from tests.lab import topology
+from tests.lab import cautious, topology
 from tests.lab.lab import Lab
 from tests.lab.programs import API_PORT
 from tests.lab.space import ROOT
@@ -29,6 +29,7 @@ NOT_THE_ROUTER: Final = {401, 403, 405, 408, 421, 429, None}
 # CIDR overlaps the VPC) may be refused; who is refused without a token, ever more slowly, is a test of its own
 # (tests/api/test_access.py); and a CIDR that is deleted (202) is there until cloud and kernel have let go of it.
 CONFIGURATION: Final = """\
+hooks = "{hooks}"
 headers = {{ Authorization = "Bearer {token}" }}
 tls-verify = "{certificate}"
 max-time = {seconds}
@@ -77,7 +78,8 @@ def test_every_operation_answers_as_the_document_says(lab: Lab) -> None:
     configuration.touch(mode=0o600)
     configuration.write_text(
         CONFIGURATION.format(
-            token=lab.token("schemathesis", "write"),
+            hooks=cautious.__file__,
+            token=lab.token(cautious.OWN, "write"),
             certificate=lab.certificate,
             seconds=SECONDS,
             report=report,
@@ -97,9 +99,7 @@ def test_every_operation_answers_as_the_document_says(lab: Lab) -> None:
         (method.upper(), path) for path, item in document["paths"].items() for method in METHODS & item.keys()
     }
     assert {each for each in operations if seen[each] <= NOT_THE_ROUTER} == set()
-    assert any(each["name"] == "schemathesis" for each in lab.api("GET", "/v1/tokens")["tokens"]), (
-        "it locked itself out"
-    )
+    assert any(each["name"] == cautious.OWN for each in lab.api("GET", "/v1/tokens")["tokens"]), "it locked itself out"
     log = (lab.place("appliance") / "log" / "nexthopd.log").read_text(errors="replace")
     assert "Traceback" not in log
     assert "our own mistake" not in log

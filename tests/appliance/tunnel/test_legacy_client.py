@@ -12,6 +12,7 @@ from appliance.tunnel.legacy.config import ClientConfig
 from appliance.tunnel.legacy.message import Command, encode
 from tests.appliance.tunnel import legacy_world as world
 from tests.appliance.tunnel.legacy_world import FakeDevice, data, packet, until
+from tests.listening import listening
 
 FROM_POD = packet("10.244.1.20", "100.64.240.50", b"hello")
 TO_POD = packet("100.64.240.50", "10.244.1.20", b"hi")
@@ -62,31 +63,19 @@ class Scene:
     @contextlib.asynccontextmanager
     async def open(cls):
         scene = cls()
-        arrived: list[Visit] = []
 
         async def arrive(reader, writer):
-            arrived.append(Visit(reader, writer))
-            scene.visits.put_nowait(arrived[-1])
+            scene.visits.put_nowait(Visit(reader, writer))
 
         async def device(_name):
             return scene.device
 
-        server = await asyncio.start_server(arrive, "127.0.0.1", 0)
-        host, port = server.sockets[0].getsockname()
-        scene.client = Client(ClientConfig("old", f"{host}:{port}", world.KEY), device)
-        try:
-            async with asyncio.TaskGroup() as group:
+        with contextlib.closing(scene.device):
+            async with listening(arrive) as (host, port), asyncio.TaskGroup() as group:
+                scene.client = Client(ClientConfig("old", f"{host}:{port}", world.KEY), device)
                 task = group.create_task(scene.client.run(None))
                 yield scene
                 task.cancel()
-        finally:
-            server.close()
-            for visit in arrived:
-                visit.close()
-                with contextlib.suppress(OSError):
-                    await visit.writer.wait_closed()
-            await server.wait_closed()  # from Python 3.12 on this waits for the visits, too
-            scene.device.close()
 
     def report(self, key):
         return self.client.report()[key]

@@ -16,6 +16,7 @@ from appliance.tunnel.handshake import handshake
 from appliance.tunnel.rotation import Limits
 from tests.appliance.tunnel import ends as world
 from tests.appliance.tunnel.ends import KEY, Ends, FakePlane, Line, gtund_played, random, until
+from tests.listening import listening
 
 HELLO = {
     "type": "hello",
@@ -229,8 +230,7 @@ def test_a_server_that_is_no_gtund_is_told_from_one_that_hangs_up(ends, says, co
             writer.write(says)
 
     async def story():
-        other = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with other, ends.gtun(other.sockets[0].getsockname()[1]) as link:
+        async with listening(answer) as (_, port), ends.gtun(port) as link:
             await until(lambda: link.report()["code"] == code)
             assert told in link.report()["reason"]
 

@@ -18,22 +18,24 @@ def key(tmp_path_factory):
     return identity.ensure(tmp_path_factory.mktemp("identity"))
 
 
+async def accepted(listener, key):
+    """Return the line of the next client, after the handshake."""
+    listener.setblocking(False)
+    sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+    line = Line(sock, identity.server_context(key), server_side=True)
+    await line.shake_hands()
+    return line
+
+
 @contextlib.asynccontextmanager
 async def both(key):
     """Yield a client's line and the server's, after the handshake."""
-    loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-
-        async def accept():
-            sock, _ = await loop.sock_accept(listener)
-            line = Line(sock, identity.server_context(key), server_side=True)
-            await line.shake_hands()
-            return line
-
         async with asyncio.timeout(LIMIT):
             port = listener.getsockname()[1]
-            lines = await asyncio.gather(Line.connect("127.0.0.1", port, identity.client_context(), LIMIT), accept())
+            lines = await asyncio.gather(
+                Line.connect("127.0.0.1", port, identity.client_context(), LIMIT), accepted(listener, key)
+            )
             try:
                 yield lines
             finally:
@@ -143,15 +145,9 @@ def test_an_address_that_is_silent_leaves_time_for_the_next(key, monkeypatch):
                 return found
 
             monkeypatch.setattr(tls, "_addresses", addresses)
-            listener.setblocking(False)
-
-            async def accept():
-                sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-                line = Line(sock, identity.server_context(key), server_side=True)
-                await line.shake_hands()
-                return line
-
-            lines = await asyncio.gather(Line.connect("gtund.example", 9443, identity.client_context(), 0.5), accept())
+            lines = await asyncio.gather(
+                Line.connect("gtund.example", 9443, identity.client_context(), 0.5), accepted(listener, key)
+            )
             assert lines[0].peer == listener.getsockname()
             for line in lines:
                 line.hang_up()
@@ -174,17 +170,8 @@ def test_the_next_address_of_a_name_is_tried_and_the_last_error_told(key, monkey
                 return found
 
             monkeypatch.setattr(tls, "_addresses", addresses)
-            loop = asyncio.get_running_loop()
-            listener.setblocking(False)
-
-            async def accept():
-                sock, _ = await loop.sock_accept(listener)
-                line = Line(sock, identity.server_context(key), server_side=True)
-                await line.shake_hands()
-                return line
-
             client, server = await asyncio.gather(
-                Line.connect("gtund.example", 9443, identity.client_context(), LIMIT), accept()
+                Line.connect("gtund.example", 9443, identity.client_context(), LIMIT), accepted(listener, key)
             )
             assert client.peer == here
             client.hang_up()
