@@ -272,6 +272,15 @@ def test_a_power_cut_on_trial_leaves_the_old_release_and_its_database(place, tmp
         trial.close()
 
 
+@pytest.mark.parametrize("written", ["", "releases/0.9", "releases/0.9 1"])
+def test_a_power_cut_while_the_trial_was_noted_leaves_what_runs(place, written) -> None:
+    """The link moves only when the whole line is on disk."""
+    place.trial.write_text(written)
+    subprocess.run([str(UNTRIED), str(place.releases.home), str(place.database)], check=True)
+    assert runs(place) == "1.0"
+    assert not place.trial.exists()
+
+
 def test_nothing_is_begun_while_a_release_is_on_trial_still(place, tmp_path) -> None:
     place.trial.write_text("releases/1.0 1\n")
     with pytest.raises(Refused, match="cut off"):
