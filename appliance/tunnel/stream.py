@@ -15,10 +15,11 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from . import frame, keys
+from . import frame, keys, startup
 from .buffers import Pool
 from .fairqueue import FairQueue
 from .liveness import Liveness
+from .startup import StartUp
 
 _DATA: Final = int(frame.Kind.DATA)
 _HEADER: Final = frame.RECORD.size
@@ -51,6 +52,8 @@ _INFO: Final = struct.Struct("=68xI28xIQ24xI")
 """Of struct tcp_info in linux/tcp.h: the smoothed round trip in microseconds, segments sent again, the pacing rate in
 bytes per second, and segments sent."""
 
+_CC_INFO: Final = 26  # TCP_CC_INFO in linux/tcp.h
+_MAX_PACING_RATE: Final = 47  # SO_MAX_PACING_RATE in asm-generic/socket.h
 _TCP_INFO: Final = 104
 _TOTAL_RETRANSMITS: Final = 100
 _MOST_URGENT: Final = 64
@@ -86,6 +89,7 @@ class Stream:
             socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16
         ).startswith(b"bbr\0")
         self._cold = self._bbr
+        self._start_up, self._limit = StartUp(), startup.UNLIMITED
         self._born, self._budget = time.monotonic(), _BUDGET
         self._carried_at = self._born
         self._sock = sock
@@ -184,6 +188,8 @@ class Stream:
         with contextlib.suppress(OSError):
             for congestion in (b"reno", b"bbr"):
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, congestion)
+        self._start_up = StartUp()
+        self._hold_to(startup.UNLIMITED)
 
     def _warm(self, now: float) -> bool:
         """Fill a line that nobody uses yet, so that BBR knows it when somebody does; return whether it needs more.
@@ -205,6 +211,15 @@ class Stream:
         self.queue.tune(self.rtt)
         least, most = _UNSENT
         self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, min(most, max(least, int(rate * _AHEAD))))
+        if self._bbr and self.rtt >= LONG:
+            told = self._sock.getsockopt(socket.IPPROTO_TCP, _CC_INFO, startup.SIZE)
+            self._hold_to(self._start_up.limit(told, self.rtt, now))
+
+    def _hold_to(self, limit: int) -> None:
+        """Have TCP send no faster than so many bytes per second."""
+        if limit != self._limit:
+            self._limit = limit
+            self._sock.setsockopt(socket.SOL_SOCKET, _MAX_PACING_RATE, limit)
 
     def receive(self, *, calm: bool = False) -> Iterator[tuple[int, memoryview]]:  # noqa: ARG002 - as of datagrams
         """Read once and yield what was sealed in each whole record: it is borrowed until the next one is asked for.

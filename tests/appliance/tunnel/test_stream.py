@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance.tunnel import frame
+from appliance.tunnel import frame, startup
 from appliance.tunnel.buffers import Pool
 from appliance.tunnel.keys import Direction, Opener, Sealer, Session
 from appliance.tunnel.liveness import Liveness
@@ -15,6 +15,7 @@ from appliance.tunnel.stream import Stream
 
 SESSION = Session.agree(b"sessions", b"c" * 32, b"s" * 32)
 LONG_LINE, SHORT_LINE = 0.1, 0.001
+MAX_PACING_RATE = 47  # asm-generic/socket.h
 SLOW, FAST = 1000, 1 << 30
 
 
@@ -91,6 +92,7 @@ def test_what_is_known_of_a_long_line_is_forgotten_after_a_silence(sockets, line
     if not congestion.startswith(b"bbr"):
         pytest.skip("this kernel has no BBR")
     near._carried_at -= silence
+    near._hold_to(FAST)
     for _ in range(2):
         batch = Pool(keep=1).take()
         batch.put(0, 0, 6, 0.0)
@@ -98,3 +100,4 @@ def test_what_is_known_of_a_long_line_is_forgotten_after_a_silence(sockets, line
         assert exchange(near, far) == [frame.Kind.DATA]
     assert near.begun_anew == anew
     assert sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) == congestion
+    assert sockets[0].getsockopt(socket.SOL_SOCKET, MAX_PACING_RATE) == (startup.UNLIMITED if anew else FAST)
