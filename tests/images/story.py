@@ -107,7 +107,7 @@ class Story:
         if done.returncode or "FAIL" in done.stdout:
             raise Failed(done.stdout + done.stderr)
         ready = re.search(r"^ready (.*) after", done.stdout, re.MULTILINE)
-        return f"{done.stdout.count('ok  ')} claims, ready after {ready[1] if ready else '?'}"
+        return f"{done.stdout.count('ok  ')} claims, {f'ready after {ready[1]}' if ready else 'still booting'}"
 
     def exposure(self) -> str:
         """Return systemd's figures; their limits are verify.sh's."""
