@@ -7,8 +7,8 @@ A unit is a batch of up to 64 KiB, sealed as a whole and sent as datagrams that 
 
 The first line is authenticated, as the unit is, only when it is whole; the second says where a part belongs. So one
 forged or lost datagram costs a unit: `sizing` makes units small while that happens. The counter is the nonce and goes
-on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest (RFC 6479
-describes such a window). Datagrams overtake each other, so the keys of past epochs are kept for a while.
+on through the epochs. A unit is taken once (`ReplayWindow`), and not at all when it is far behind the newest. Datagrams
+overtake each other, so the keys of past epochs are kept for a while.
 
 A unit may come with spare parts (`spare`), whose numbers have a bit of their own.
 """
@@ -25,7 +25,8 @@ from . import frame, keys, spare
 
 PREFIX: Final = struct.Struct("!BBH8sQI")
 PLACE: Final = struct.Struct("!HH")
-OVERHEAD: Final = PREFIX.size + PLACE.size
+_HEADER: Final = struct.Struct(PREFIX.format + PLACE.format.lstrip("!"))
+OVERHEAD: Final = _HEADER.size
 
 EPOCHS: Final = 4
 """Epochs whose units are opened, at most."""
@@ -39,6 +40,7 @@ SPARE: Final = 0x8000
 _LAST_KIND: Final = int(frame.Kind.ECHO)
 _NONCE: Final = struct.Struct("!4xQ")
 _SMALLEST_PART: Final = 256
+_BITS: Final = 64
 
 
 class Place(NamedTuple):
@@ -63,12 +65,14 @@ class Place(NamedTuple):
         return bool(self.number & SPARE)
 
 
+_new = tuple.__new__  # as in `frame`: a named tuple's own constructor takes longer than all the rest
+
+
 def read(header: bytes | memoryview, part: int) -> Place | None:
     """Read the header of a datagram with `part` bytes behind it; None if it is none of ours, or contradicts itself."""
     if len(header) < OVERHEAD:
         return None
-    version, kind, epoch, session_id, counter, length = PREFIX.unpack_from(header)
-    size, number = PLACE.unpack_from(header, PREFIX.size)
+    version, kind, epoch, session_id, counter, length, size, number = _HEADER.unpack_from(header)
     if version != frame.VERSION or kind > _LAST_KIND or not frame.TAG <= length <= LARGEST:
         return None
     if size < min(_SMALLEST_PART, length):
@@ -78,7 +82,7 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
             return None
     elif (start := number * size) >= length or part != min(size, length - start):
         return None
-    return Place(kind, epoch, session_id, counter, length, size, number)
+    return _new(Place, (kind, epoch, session_id, counter, length, size, number))
 
 
 @functools.cache
@@ -142,6 +146,7 @@ class Cuts:
         self._memory, self._size = memory, size
         self._places = _places(size)
         self._heads = memoryview(bytearray(len(self._places) * OVERHEAD))
+        self._alone = self._heads[:OVERHEAD]
         self._pieces: list[memoryview] = []
         for number in range(len(self._places)):
             self._pieces.append(self._heads[number * OVERHEAD : (number + 1) * OVERHEAD])
@@ -153,6 +158,9 @@ class Cuts:
         They are spread evenly over the sends, so that no send is left with a single small one. All of it is borrowed
         until the next unit.
         """
+        if length <= self._size:  # most are, and nothing is looked at for longer than what comes alone
+            self._alone[:] = prefix + self._places[0]
+            return [[self._alone, self._memory[:length]]]
         count = -(-length // self._size)
         self._heads[: count * OVERHEAD] = _heads(prefix, self._places[:count])
         pieces = self._pieces[: 2 * count]
@@ -211,26 +219,29 @@ class Opener:
 
 
 class ReplayWindow:
-    """Which of the newest counters have been taken."""
+    """Which of the newest counters have been taken: a ring of words of 64 bits (RFC 6479)."""
 
     WIDTH: Final = 4096
 
     def __init__(self) -> None:
         self.newest = -1
         self.taken = 0
-        self._seen = 0  # bit n: newest - n was taken
+        self._words = [0] * (self.WIDTH // _BITS + 1)
 
     def fresh(self, counter: int) -> bool:
         """Return whether a unit with this counter may be taken."""
         behind = self.newest - counter
-        return behind < 0 or (behind < self.WIDTH and not self._seen >> behind & 1)
+        if behind < 0:
+            return True
+        return behind < self.WIDTH and not self._words[counter // _BITS % len(self._words)] >> counter % _BITS & 1
 
     def take(self, counter: int) -> None:
         """Note that it was taken; it was fresh."""
-        ahead = counter - self.newest
-        if ahead > 0:
-            self._seen = (self._seen << ahead | 1) & ((1 << self.WIDTH) - 1) if ahead < self.WIDTH else 1
+        words, word = self._words, counter // _BITS
+        if counter > self.newest:
+            if word > (last := self.newest // _BITS):
+                for begun in range(max(last, word - len(words)) + 1, word + 1):
+                    words[begun % len(words)] = 0
             self.newest = counter
-        else:
-            self._seen |= 1 << -ahead
+        words[word % len(words)] |= 1 << counter % _BITS
         self.taken += 1
