@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from socket import create_server, socket
+from pathlib import Path
+from socket import AF_UNIX, create_server, socket
+from typing import Any
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[tuple[str, int]]:
-    """Give the address at which `converse` is held with whoever connects, until the block ends.
+    converse: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], path: Path | None = None
+) -> AsyncIterator[Any]:
+    """Hold `converse` with whoever connects to the address given, or to the Unix socket `path`, until the block ends.
 
     A conversation that returns leaves its connection open.
     """
@@ -38,7 +40,7 @@ async def listening(
                 taken.append(listener.accept()[0])
                 tasks.append(group.create_task(hold(taken[-1])))
 
-    with create_server(("127.0.0.1", 0)) as listener:
+    with create_server(("127.0.0.1", 0)) if path is None else create_server(str(path), family=AF_UNIX) as listener:
         listener.setblocking(False)
         loop.add_reader(listener, arrived.set)
         try:
@@ -53,3 +55,5 @@ async def listening(
             loop.remove_reader(listener)
             for sock in taken:  # also one whose conversation had not begun
                 sock.close()
+            if path is not None:
+                path.unlink()

@@ -42,10 +42,12 @@ class StartUp:
     def limit(self, told: bytes, rtt: float, now: float) -> int:
         """Return the pacing rate, in bytes per second, to hold BBR to from now on.
 
-        `told`: what TCP_CC_INFO returns. `rtt`: the smoothed round trip in seconds. Once held, it stays so until it has
-        left its start-up.
+        `told`: what TCP_CC_INFO returns, which may be nothing. `rtt`: the smoothed round trip in seconds. Once held, it
+        stays so until it has left its start-up.
         """
-        low, high, least, gain = _BBR.unpack(told)
+        if len(told) < SIZE:
+            return UNLIMITED
+        low, high, least, gain = _BBR.unpack_from(told)
         if gain < _STARTING or not (self._held or rtt > _QUEUE * least / 1e6):
             self._since, self._held = 0.0, False
             return UNLIMITED

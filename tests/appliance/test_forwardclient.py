@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from appliance.forwardserver import ForwardServer
@@ -10,8 +12,9 @@ from appliance.forwardtalk import Hello, State, Wake, encode
 from appliance.meddling import OFTEN
 from appliance.model import Bar, Intent, Phase
 from appliance.status import FirewallStatus, Layer, LayerState, Repeated
-from tests.appliance.border import BOTH, OK, border, withdrawn
+from tests.appliance.border import BOTH, OK, Border, border, withdrawn
 from tests.appliance.fakes import POD, SERVICE, until
+from tests.listening import listening
 
 
 def test_everything_is_told_at_the_start_and_whenever_it_changes(tmp_path: Path) -> None:
@@ -131,35 +134,33 @@ def test_what_is_repaired_again_and_again_is_told_as_somebodys_doing(tmp_path: P
     asyncio.run(scenario())
 
 
-def test_another_release_of_nexthop_forward_is_told_as_such(tmp_path: Path) -> None:
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(encode(Hello(99)))
-        writer.close()
+@contextlib.asynccontextmanager
+async def played(directory: Path, said: bytes) -> AsyncIterator[Border]:
+    """Have the client talk to a program that says this."""
 
+    async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+
+    async with border(directory, started=False) as it:
+        it.path.parent.mkdir()
+        async with listening(say, it.path):
+            it.run("client")
+            yield it
+
+
+def test_another_release_of_nexthop_forward_is_told_as_such(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with border(tmp_path, started=False) as it:
-            it.path.parent.mkdir()
-            async with await asyncio.start_unix_server(answer, it.path):
-                it.run("client")
-                await until(lambda: "restart both" in str(it.client.problem()))
-                assert not it.client.carrying
+        async with played(tmp_path, encode(Hello(99))) as it:
+            await until(lambda: "restart both" in str(it.client.problem()))
+            assert not it.client.carrying
 
     asyncio.run(scenario())
 
 
 def test_a_word_that_is_for_the_other_side_alone_ends_the_conversation(tmp_path: Path) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        writer.write(encode(Hello()) + encode(Wake()))
-        await reader.read()
-        writer.close()
-
     async def scenario() -> None:
-        async with border(tmp_path, started=False) as it:
-            it.path.parent.mkdir()
-            async with await asyncio.start_unix_server(answer, it.path):
-                it.run("client")
-                await until(lambda: "nobody understands" in str(it.client.problem()))
+        async with played(tmp_path, encode(Hello()) + encode(Wake())) as it:
+            await until(lambda: "nobody understands" in str(it.client.problem()))
 
     asyncio.run(scenario())
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance import linkcontrol
+from tests.listening import listening
 
 
 @pytest.fixture
@@ -23,23 +24,15 @@ def path() -> Iterator[Path]:
 @contextlib.asynccontextmanager
 async def answering(path: Path, answer: bytes | None) -> AsyncIterator[None]:
     """A control socket that says this, or, with None, nothing and never ends."""
-    done = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if answer is None:
-            await done.wait()
-        else:
+        if answer is not None:
             await reader.read()
             writer.write(answer)
-        writer.close()
+            writer.close()
 
-    server = await asyncio.start_unix_server(serve, path)
-    try:
+    async with listening(serve, path):
         yield
-    finally:
-        done.set()
-        server.close()
-        await server.wait_closed()
 
 
 def test_status_is_what_gtun_says(path: Path) -> None:

@@ -45,6 +45,10 @@ def test_it_is_let_go_when_it_has_left_its_start_up():
     assert start_up.limit(told(), BUSY, 12.1) == UNLIMITED, "and what was before counts no more"
 
 
+def test_a_kernel_that_tells_nothing_is_left_alone():
+    assert StartUp().limit(b"", BUSY, 10.0) == UNLIMITED
+
+
 def test_a_connection_that_has_measured_nothing_yet_is_not_held():
     start_up = StartUp()
     for now in (10.0, 11.0):
