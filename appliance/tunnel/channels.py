@@ -22,7 +22,7 @@ from .buffers import Pool
 from .copies import Losses, Ticket, Tickets
 from .datagram import Datagram
 from .liveness import Liveness
-from .session import Mode
+from .messages import Mode
 from .stream import LONG, Stream
 
 Channel = Stream | Datagram

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_n
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from .session import MOST_CONNECTIONS, Mode
+from .messages import MOST_CONNECTIONS, Mode
 from .token import NAME
 
 T = TypeVar("T")

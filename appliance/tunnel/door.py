@@ -20,7 +20,8 @@ from . import frame, greeting, tun
 from .clients import Client
 from .dataplane import WorkerDied
 from .gate import PATIENCE, Gate, Pace, Place
-from .session import Conversation, Hello, Role
+from .messages import Hello
+from .session import Conversation, Role
 from .tls import Line
 
 log = logging.getLogger("gtund")

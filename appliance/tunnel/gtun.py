@@ -30,10 +30,11 @@ from .frame import RemoteProtocolError
 from .handshake import FAILURES, PATIENCE, connect, handshake, meaning
 from .legacy.client import Client
 from .legacy.config import read_client
+from .messages import Mode, Welcome
 from .opened import Opened, open_data, open_datagram, said
 from .race import first
 from .rotation import CannotRotate, Rotation
-from .session import Conversation, Mode, Role, Welcome
+from .session import Conversation, Role
 from .standing import LinkDown, Standing, State
 
 log = logging.getLogger("gtun")

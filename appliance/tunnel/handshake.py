@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from . import config, frame, identity, keys
-from .session import CAPABILITIES, VERSIONS, Conversation, Event, Goodbye, Hello, Welcome
+from .messages import CAPABILITIES, VERSIONS, Event, Goodbye, Hello, Welcome
+from .session import Conversation
 from .standing import LinkDown
 from .tls import Line
 

@@ -18,9 +18,10 @@ from typing import Final
 from . import config, frame, keys
 from .backoff import Backoff
 from .dataplane import DataPlane, Lost, Over, Ready, WorkerDied
+from .messages import Event, Goodbye, Rekeyed
 from .race import first
 from .rotation import Limits, Rotation
-from .session import Conversation, Event, Goodbye, Rekeyed
+from .session import Conversation
 from .standing import LinkDown
 from .tls import Line
 

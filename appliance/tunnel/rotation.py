@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from . import keys
 from .dataplane import DataPlane, WorkerDied
-from .session import Capability, Conversation, Rekey, Rekeyed, Switch
+from .messages import Capability, Rekey, Rekeyed, Switch
+from .session import Conversation
 from .standing import LinkDown
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from . import frame, keys
 from .clients import Client
 from .dataplane import DataPlane, Over, Ready, Roamed, WorkerDied
 from .gate import PATIENCE
+from .messages import Goodbye, Refusal, Rekey, Rekeyed, Switch
 from .race import first
-from .session import Conversation, Goodbye, Refusal, Rekey, Rekeyed, Switch
+from .session import Conversation
 from .tls import Line
 
 _READ: Final = 16 << 10

@@ -24,9 +24,10 @@ from .clients import Client, Registry
 from .config import TunnelConfig
 from .dataplane import WorkerDied
 from .door import Door
+from .messages import CAPABILITIES, Hello, Refusal, Welcome, choose_version
 from .planes import Planes
 from .served import Served
-from .session import CAPABILITIES, Conversation, Hello, Refusal, Welcome, choose_version
+from .session import Conversation
 from .strays import Strays
 from .tls import Line
 

@@ -17,7 +17,7 @@ from appliance.status import (
     Repeated,
     Status,
 )
-from appliance.tunnel.session import Refusal
+from appliance.tunnel.messages import Refusal
 from appliance.verdict import Finding, Level, Verdict, findings, judge
 from tests.appliance.fakes import POD, SERVICE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
-from appliance.tunnel import frame, session, token, virtio
+from appliance.tunnel import frame, messages, session, token, virtio
 from appliance.tunnel.legacy import message as legacy
 
 _TCP = struct.pack("!HHIIBBHHH", 443, 5000, 7, 9, 5 << 4, 0x18, 500, 0, 0)
@@ -63,7 +63,7 @@ def of(target: str) -> tuple[bytes, ...]:
 
 def _conversation() -> tuple[bytes, ...]:
     client, server = session.Conversation(session.Role.CLIENT), session.Conversation(session.Role.SERVER)
-    client.hello(session.Hello(session.VERSIONS, "shenzhen", b"k" * 32, b"j" * 32, b"r" * 32, 4))
+    client.hello(messages.Hello(messages.VERSIONS, "shenzhen", b"k" * 32, b"j" * 32, b"r" * 32, 4))
     hello = client.to_send()
     server.receive(hello)
     welcome = {

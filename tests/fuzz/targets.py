@@ -16,7 +16,20 @@ from collections import Counter
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
-from appliance.tunnel import allow, buffers, datagram, flow, frame, keys, segment, session, token, unit, virtio
+from appliance.tunnel import (
+    allow,
+    buffers,
+    datagram,
+    flow,
+    frame,
+    keys,
+    messages,
+    segment,
+    session,
+    token,
+    unit,
+    virtio,
+)
 from appliance.tunnel.keys import Direction
 from appliance.tunnel.legacy import message as legacy
 from appliance.tunnel.liveness import Liveness
@@ -232,7 +245,7 @@ def control(data: bytes) -> None:
     role = session.Role.SERVER if tape.number() & 1 else session.Role.CLIENT
     conversation = session.Conversation(role)
     if role is session.Role.CLIENT:
-        conversation.hello(session.Hello(session.VERSIONS, "a", b"k" * 32, b"", b"r" * 32))
+        conversation.hello(messages.Hello(messages.VERSIONS, "a", b"k" * 32, b"", b"r" * 32))
     framed = tape.number() & 1
     with contextlib.suppress(frame.RemoteProtocolError):
         while not tape.over:
@@ -240,10 +253,10 @@ def control(data: bytes) -> None:
             if framed:
                 piece = struct.pack("!I", len(piece)) + piece
             for event in conversation.receive(piece):
-                if isinstance(event, session.Hello):
-                    assert 1 <= event.connections <= session.MOST_CONNECTIONS
-                    session.choose_version(event.versions)
-                elif isinstance(event, session.Welcome):
+                if isinstance(event, messages.Hello):
+                    assert 1 <= event.connections <= messages.MOST_CONNECTIONS
+                    messages.choose_version(event.versions)
+                elif isinstance(event, messages.Welcome):
                     assert 576 <= event.mtu <= 65_535
             assert len(conversation._decoder._buffer) <= frame.AFTER_AUTH + 4
 

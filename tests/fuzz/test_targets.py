@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.tunnel import frame, session, virtio
+from appliance.tunnel import frame, messages, session, virtio
 from tests.fuzz import seeds, targets
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_headers_that_are_longer_than_a_virtio_header_can_say_are_refused() -> N
 @pytest.mark.parametrize("field", ['"version":Infinity', '"mtu":1500.5', '"mtu":NaN', '"mtu":true', '"session":5'])
 def test_a_number_that_is_none_is_the_peers_mistake(field: str) -> None:
     client = session.Conversation(session.Role.CLIENT)
-    client.hello(session.Hello(session.VERSIONS, "a", b"k" * 32, b"", b"r" * 32))
+    client.hello(messages.Hello(messages.VERSIONS, "a", b"k" * 32, b"", b"r" * 32))
     welcome = seeds.of("control")[1][4:]
     text = welcome[4:].decode().replace(" ", "")
     name = field.partition(":")[0]

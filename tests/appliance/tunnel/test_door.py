@@ -8,7 +8,8 @@ import pytest
 
 from appliance.tunnel import door, frame, identity
 from appliance.tunnel.door import Door
-from appliance.tunnel.session import Conversation, Hello, Mode, Refusal, Role
+from appliance.tunnel.messages import Hello, Mode, Refusal
+from appliance.tunnel.session import Conversation, Role
 from appliance.tunnel.tls import Line
 
 LIMIT = 10.0

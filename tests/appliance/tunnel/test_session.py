@@ -5,17 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.tunnel import frame
-from appliance.tunnel.session import (
-    TRANSITIONS,
-    Conversation,
-    Goodbye,
-    Hello,
-    Refusal,
-    Role,
-    State,
-    Welcome,
-    choose_version,
-)
+from appliance.tunnel.messages import Goodbye, Hello, Refusal, Welcome
+from appliance.tunnel.session import TRANSITIONS, Conversation, Role, State
 
 HELLO = Hello((1,), "shenzhen", b"k" * 32, b"j" * 32, b"r" * 32, 4)
 WELCOME = Welcome(1, b"sessions", b"R" * 32, IPv4Interface("100.64.240.50/24"), IPv4Address("100.64.240.1"), 1500)
@@ -112,16 +103,3 @@ def test_no_message_however_malformed_makes_it_fail_otherwise(message, role):
         conversation.receive(frame.encode(message))
     except frame.RemoteProtocolError:
         assert conversation.state in (State.AWAIT_HELLO, State.HELLO_SENT)
-
-
-def test_the_greatest_common_version_is_chosen():
-    assert choose_version((1, 2, 3)) == 1
-    assert choose_version((2, 3)) is None
-    assert choose_version(()) is None
-
-
-def test_secrets_are_not_shown():
-    text = repr(HELLO) + repr(WELCOME)
-    assert "kkk" not in text
-    assert "jjj" not in text
-    assert "RRR" not in text
