@@ -13,20 +13,19 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import struct
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
-from . import arrivals, frame, keys, segment, udp, unit, virtio
+from . import frame, keys, segment, udp, unit, virtio
 from .blackhole import BlackHole, next_smaller
 from .buffers import Batch, Pool
 from .fairqueue import FairQueue
+from .intake import REPORT, Intake
 from .liveness import PROBE, Liveness, sent_at
 from .loss import Loss
 from .pacing import Pacing
-from .reassembly import Reassembly
 from .sizing import Sizing
 
 _MOST_SEGMENTS: Final = 44
@@ -38,14 +37,9 @@ _USABLE: Final = 1.0
 _RENEW_AFTER: Final = 2.0
 
 _DATA: Final = int(frame.Kind.DATA)
-_READS: Final = 8
-_WITHHELD: Final = 50
-"""Of so many units one is told to be lost while parts are being forged."""
-
 _MOST_URGENT: Final = 64
 """Probes and echoes that wait: a peer that sends probes and takes no echoes shall not fill our memory."""
 
-_REPORT: Final = struct.Struct("!QQ")
 _PIECES: Final = 2
 """Of one datagram, as `unit.Cuts` lays them out."""
 
@@ -71,16 +65,10 @@ class Datagram:
         self._sock: socket.socket | None = None
         self._pool, self._counters, self._gso, self._mtu = pool, counters, gso, mtu
         self._sealer = unit.Sealer(session, direction)
-        self._opener = unit.Opener(session, direction.opposite)
-        self._session_id = session.session_id
-        self._reassembly = Reassembly()
-        self._contradicted = self._withheld = 0
+        self._intake = Intake(session, direction.opposite, mtu - 28 - unit.OVERHEAD, counters)
         self._holes = BlackHole()
-        self._told = (-1, 0)  # at the last echo: the newest unit, and how many parts had been forged
         self.urgent: deque[tuple[frame.Kind, bytes]] = deque(maxlen=_MOST_URGENT)
         self._sealed = memoryview(bytearray(unit.LARGEST))
-        self._plain = memoryview(bytearray(unit.LARGEST))
-        self._arrivals = arrivals.Arrivals(mtu - 28 - unit.OVERHEAD)
         self._sizing, self._loss = Sizing(), Loss()
         self._pacing = Pacing()
         self.resume_at = 0.0
@@ -101,7 +89,7 @@ class Datagram:
 
     def install(self, session: keys.Session) -> None:
         """Be ready to open what is sealed in this epoch."""
-        self._opener.install(session)
+        self._intake.opener.install(session)
 
     def rekey(self, session: keys.Session) -> None:
         """Seal in this epoch from now on."""
@@ -109,12 +97,12 @@ class Datagram:
 
     def forget(self) -> None:
         """Forget the keys of epochs that are over."""
-        self._opener.forget()
+        self._intake.opener.forget()
 
     @property
     def used(self) -> int:
         """Return for how many units a key is in use, at most."""
-        return max(self._sealer.used, self._opener.used)
+        return max(self._sealer.used, self._intake.opener.used)
 
     @property
     def usable(self) -> bool:
@@ -135,7 +123,7 @@ class Datagram:
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
         if kind is frame.Kind.ECHO:
-            payload += self._taken()
+            payload += self._intake.report()
         else:
             payload = self._stretched(payload)
         self.urgent.append((kind, payload))
@@ -148,30 +136,19 @@ class Datagram:
             self._set_mtu(self._sock, next_smaller(self._mtu))
         full = self._holes.full(suspected=self._loss.ratio > Sizing.TOLERATED)
         self._holes.sent(now, full=full)
-        return probe.ljust(self._sizing.smallest - _REPORT.size, b"\0") if full else probe
-
-    def _taken(self) -> bytes:
-        """Return what the peer is told of its units. Where parts are being forged, a few count as lost.
-
-        That makes its units small, so that there is less to forge in.
-        """
-        window = self._opener.window
-        if self._reassembly.contradictions > self._told[1]:
-            self._withheld += 1 + (window.newest - self._told[0]) // _WITHHELD
-        self._told = window.newest, self._reassembly.contradictions
-        return _REPORT.pack(window.newest + 1, max(0, window.taken - self._withheld))
+        return probe.ljust(self._sizing.smallest - REPORT.size, b"\0") if full else probe
 
     def echoed(self, payload: bytes, now: float) -> None:
         """Take an echo: the round trip, and what the peer tells of what arrived."""
-        if len(payload) <= _REPORT.size:
+        if len(payload) <= REPORT.size:
             return
-        probe = payload[: -_REPORT.size][:PROBE]
+        probe = payload[: -REPORT.size][:PROBE]
         if len(probe) == PROBE:
             self._holes.echoed(sent_at(probe))
         self.liveness.echoed(probe, now)
         if self._sock is not None and self.liveness.alive:
             self.usable_until = now + _USABLE - self.liveness.silence(now)
-        sent, taken = _REPORT.unpack(payload[-_REPORT.size :])
+        sent, taken = REPORT.unpack(payload[-REPORT.size :])
         if self.liveness.latest is not None:
             share = self._sizing.arrived(sent, taken)
             self._pacing.reported(self._sent, share, now - self._reported_at, self.liveness.latest, now)
@@ -278,49 +255,12 @@ class Datagram:
     # --- in --------------------------------------------------------------------------------------------------------
 
     def receive(self, *, calm: bool = False) -> Iterator[tuple[int, memoryview]]:
-        """Read a little and yield what units became whole; each is borrowed until the next one is asked for.
-
-        With `calm` one read is enough, and is most likely all.
-        """
-        for _ in range(1 if calm else _READS):
-            if self._sock is None:
-                return
-            try:
-                came = self._arrivals.read(self._sock)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP error that came back: silence is judged elsewhere
-            for arrival in came:
-                yield from self._add(*arrival)
+        """Yield what units became whole: see `Intake`."""
+        return iter(()) if self._sock is None else self._intake.receive(self._sock, calm=calm)
 
     def take(self, datagram: memoryview) -> Iterator[tuple[int, memoryview]]:
-        """Take one datagram; yield the unit that it completes, if it does and is authentic."""
-        yield from self._add(*arrivals.alone(datagram))
-
-    def _add(self, place: unit.Place | None, count: int, parts: memoryview) -> Iterator[tuple[int, memoryview]]:
-        if place is None or place.session_id != self._session_id:
-            self._counters["drop_malformed" if place is None else "drop_stray"] += 1
-            return
-        if place.spare and not self._opener.window.fresh(place.counter):  # it was not needed
-            return
-        sealed = self._reassembly.add(place, count, parts, time.monotonic())
-        if self._reassembly.contradictions > self._contradicted:
-            self._counters["drop_forged"] += 1
-            self._contradicted = self._reassembly.contradictions
-        if sealed is None:
-            return
-        try:
-            length = self._opener.open(place, sealed, self._plain)
-        except keys.NotAuthentic:
-            fresh = self._opener.window.fresh(place.counter)
-            self._counters["drop_forged" if fresh else "drop_replayed"] += 1
-            if not fresh:
-                self._reassembly.done(place)
-            return
-        if len(parts) < place.length:
-            self._reassembly.done(place)
-        yield place.kind, self._plain[:length]
+        """Take one datagram that came by another way."""
+        return self._intake.take(datagram)
 
     def close(self) -> None:
         """End it."""

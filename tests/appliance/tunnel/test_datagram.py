@@ -198,7 +198,7 @@ def test_a_socket_that_nobody_answers_is_silence_not_an_error():
 def test_a_datagram_without_a_whole_header_is_dropped_and_what_came_before_it_is_taken(ends, short, before):
     """Found by fuzzing: the header of an earlier one was read in its place."""
     client, server = ends
-    near, step = client.channel._sock, unit.OVERHEAD + server.channel._arrivals.expected
+    near, step = client.channel._sock, unit.OVERHEAD + server.channel._intake._arrivals.expected
     whole = memoryview(bytearray(1 << 16))
     prefix, length = client.channel._sealer.seal(frame.Kind.PROBE, bytes(3 * step), whole)
     (pieces,) = unit.Cuts(whole, step - unit.OVERHEAD).of(prefix, length, 40)
