@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network
 from typing import Any
 
 from cloud.answers import Mark
@@ -99,3 +100,8 @@ class Direct:
 
 
 ROOMY = Quota(limit=1000, reserve=0)
+
+
+def many(count: int) -> list[IPv4Network]:
+    """Return so many CIDRs."""
+    return [IPv4Network(f"10.{n // 250}.{n % 250}.0/24") for n in range(count)]
