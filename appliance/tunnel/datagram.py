@@ -272,7 +272,7 @@ class Datagram:
 def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:
     """Yield the batch's packets in batches of at most `limit` bytes, or of one packet; super-packets are cut."""
     out = bytearray()
-    for shape, size, packet in _single(batch, limit):
+    for shape, size, packet in _cut(batch, limit):
         if out and len(out) + frame.PACKET.size + len(packet) > limit:
             yield memoryview(out)
             out = bytearray()
@@ -282,10 +282,9 @@ def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:
         yield memoryview(out)
 
 
-def _single(batch: memoryview, limit: int) -> Iterator[tuple[int, int, bytearray | memoryview]]:
+def _cut(batch: memoryview, limit: int) -> Iterator[tuple[int, int, bytearray | memoryview]]:
     for shape, size, packet in frame.packets(batch):
         if shape & virtio.SEGMENTED and not shape & frame.COPY and len(packet) > limit:
-            for piece_shape, piece in segment.split(shape, size, packet):
-                yield piece_shape, 0, piece
+            yield from segment.split(shape, size, packet, limit - frame.PACKET.size)
         else:
             yield shape, size, packet

@@ -39,8 +39,8 @@ class Inbound:
             if len(pieces) == 1:
                 self._write(shape, segment, pieces[0], sources)
             elif not self._write_large(shape & virtio.SEGMENTED, segment, pieces, sources):
-                for single, packet in split(shape, segment, memoryview(b"".join(pieces))):
-                    self._write(single, 0, memoryview(packet), sources)
+                for single, size, packet in split(shape, segment, memoryview(b"".join(pieces))):
+                    self._write(single, size, memoryview(packet), sources)
 
     def _first(self, batch: memoryview, *, ordered: bool) -> Iterator[Packet]:
         """Yield the batch's packets without copies of what came before, and those that have waited for one of them."""

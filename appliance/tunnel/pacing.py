@@ -15,6 +15,9 @@ _STEP: Final = 0.01
 
 _BACK: Final = 0.85
 _FORTH: Final = 1.2
+_NEAR: Final = 1.03
+"""Instead of that, around the rate at which it was too much last: to find out that it still is costs units."""
+
 _FREE: Final = 4.0
 """How many times of what arrives the rate is no limit any more."""
 
@@ -35,6 +38,7 @@ class Pacing:
         self.rate: float | None = None
         self.congested = False
         self._least: float | None = None
+        self._too_much = _SLOWEST
         self._credit = 0.0
         self._at = 0.0
 
@@ -58,9 +62,10 @@ class Pacing:
         self.congested = share < 1 and rtt > self._least + max(_STEP, self._least / 4)
         measured = sent * share / max(seconds, 1e-3)
         if self.congested:
-            self.rate = max(_SLOWEST, _BACK * (measured if self.rate is None else min(self.rate, measured)))
+            self._too_much = max(_SLOWEST, measured if self.rate is None else min(self.rate, measured))
+            self.rate = max(_SLOWEST, _BACK * self._too_much)
         elif self.rate is not None:
-            self.rate *= _FORTH
+            self.rate *= _NEAR if _BACK <= self.rate / self._too_much <= 1 / _BACK else _FORTH
             if self.rate > _FREE * max(measured, _SLOWEST):
                 self.rate = None
         self._at = now

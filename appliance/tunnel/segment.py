@@ -1,7 +1,9 @@
 """Cutting a super-packet into packets, as the kernel would (tcp_gso_segment, udp_gso_segment). Pure.
 
-Only a lossy datagram path needs it: a unit that holds a whole super-packet is lost with any one of its datagrams. The
-checksums stay unfinished, as they were: in each packet the field holds the sum of the pseudo header, of which
+Only a lossy datagram path needs it: a unit that holds a whole super-packet is lost with any one of its datagrams. What
+may be larger than a packet stays a super-packet: each packet by itself would cost as much as that.
+
+The checksums stay unfinished, as they were: in each packet the field holds the sum of the pseudo header, of which
 only the length differs from packet to packet, and the receiving kernel completes it.
 """
 
@@ -17,8 +19,11 @@ _CWR: Final = 0x80
 _CHECKSUM_AT: Final = {virtio.TCP: 16, virtio.UDP: 6}
 
 
-def split(shape: int, segment: int, packet: memoryview) -> Iterator[tuple[int, bytearray]]:
-    """Yield (shape, packet) of the packets that a super-packet stands for; raise `BadPacket` if it is none."""
+def split(shape: int, segment: int, packet: memoryview, most: int = 0) -> Iterator[tuple[int, int, bytearray]]:
+    """Yield (shape, segment size, packet) of what a super-packet is cut into; raise `BadPacket` if it is none.
+
+    That is the packets that it stands for, or, where `most` bytes hold several, super-packets of no more than that.
+    """
     kind = shape & virtio.SEGMENTED
     version, _, transport = virtio.locate(packet)
     if kind not in _CHECKSUM_AT or not segment:
@@ -27,17 +32,21 @@ def split(shape: int, segment: int, packet: memoryview) -> Iterator[tuple[int, b
     payload = len(packet) - headers
     if payload < 0:
         raise virtio.BadPacket("the packet ends in its headers")
-    pieces = max(1, -(-payload // segment))
+    together = max(1, (most - headers) // segment)
+    pieces = max(1, -(-payload // (together * segment)))
     for number in range(pieces):
-        start = headers + number * segment
-        piece = bytearray(packet[:headers]) + packet[start : start + segment]
-        _set_length(piece, version, transport, number)
+        ahead = number * together * segment
+        piece = bytearray(packet[:headers]) + packet[headers + ahead : headers + ahead + together * segment]
+        _set_length(piece, version, transport, number * together)
         _adjust_sum(piece, transport + _CHECKSUM_AT[kind], len(packet) - transport, len(piece) - transport)
         if kind == virtio.TCP:
-            _set_tcp(piece, transport, number * segment, first=number == 0, last=number == pieces - 1)
+            _set_tcp(piece, transport, ahead, first=number == 0, last=number == pieces - 1)
         else:
             piece[transport + 4 : transport + 6] = (len(piece) - transport).to_bytes(2)
-        yield virtio.UNSUMMED | virtio.SINGLE, piece
+        if len(piece) - headers <= segment:
+            yield virtio.UNSUMMED | virtio.SINGLE, 0, piece
+        else:
+            yield (shape if number == 0 else shape & ~virtio.ECN), segment, piece
 
 
 def _set_length(piece: bytearray, version: int, transport: int, number: int) -> None:

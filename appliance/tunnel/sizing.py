@@ -10,12 +10,16 @@ from . import frame
 class Sizing:
     """How many bytes a unit may hold, by what the peer says of those that arrived.
 
-    A unit is lost with any of its datagrams, so loss shrinks units, at once and far; every second without grows them.
+    A unit is lost with any of its datagrams, so loss shrinks units: by half at first, since it may be a burst that some
+    buffer did not take, which small units would make no better and a third of the speed; and far when the next report
+    tells of much loss as well. Every second without loss grows them.
     """
 
     GROW_EVERY: Final = 1.0
     TOLERATED: Final = 0.002
     """Share of units lost that is taken for chance."""
+
+    MUCH: Final = 0.02
 
     def __init__(self) -> None:
         self.limit = frame.BATCH
@@ -38,11 +42,13 @@ class Sizing:
         if sent_since <= 0 or taken_since < 0:
             return
         self._reported = (sent, taken)
-        self.loss = max(0.0, 1 - taken_since / sent_since)
+        before, self.loss = self.loss, max(0.0, 1 - taken_since / sent_since)
         if self.loss > self.TOLERATED and not shrink:
             self._grow_at = now + self.GROW_EVERY
         elif self.loss > self.TOLERATED:
-            self.limit = max(self.smallest, self.limit // 8)
+            self.limit = max(
+                self.smallest, self.limit // (8 if before > self.TOLERATED and self.loss >= self.MUCH else 2)
+            )
             self._grow_at = now + self.GROW_EVERY
         elif now >= self._grow_at:
             self.limit = min(frame.BATCH, self.limit * 2)

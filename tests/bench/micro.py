@@ -130,7 +130,7 @@ def _merging(*, complete: bool) -> Iterator[Step]:
     """Merging what came in small, with checksums to verify first, or with ones that the kernel makes."""
     segments = split(virtio.UNSUMMED | virtio.TCP, _SEGMENT, memoryview(_tcp_packet(40 + 44 * _SEGMENT)))
     shape = 0 if complete else virtio.UNSUMMED
-    small = [(shape, 0, memoryview(_summed(piece) if complete else piece)) for _, piece in segments]
+    small = [(shape, 0, memoryview(_summed(piece) if complete else piece)) for _, _, piece in segments]
     text = "verified" if complete else "unfinished checksums"
     merged = sum(1 for _ in coalesce(small))
     size = sum(len(packet) for _, _, packet in small)

@@ -132,7 +132,7 @@ def _packet(shape: int, size: int, packet: memoryview, header: bytearray) -> Non
     SOURCES.permit(packet)
     flow.classify(packet)
     with contextlib.suppress(virtio.BadPacket):
-        pieces = [bytes(piece) for _, piece in segment.split(shape, size, packet)]
+        pieces = [bytes(piece) for _, _, piece in segment.split(shape, size, packet)]
         assert len(packet) <= sum(map(len, pieces)) <= len(packet) + (len(pieces) - 1) * len(packet)
         for piece in pieces:
             virtio.locate(memoryview(piece))

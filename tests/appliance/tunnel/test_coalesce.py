@@ -96,7 +96,7 @@ def apart(merged: Merged) -> list[bytes]:
     whole = b"".join(pieces)
     if not shape & virtio.SEGMENTED:
         return [finish(whole) if shape & virtio.UNSUMMED else whole]
-    return [finish(bytes(piece)) for _, piece in segment.split(shape, size, memoryview(whole))]
+    return [finish(bytes(piece)) for _, _, piece in segment.split(shape, size, memoryview(whole))]
 
 
 def finished(packets: list[Packet]) -> list[bytes]:

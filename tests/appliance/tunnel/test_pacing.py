@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from appliance.tunnel.pacing import Pacing
@@ -45,6 +47,29 @@ def test_the_rate_grows_again_until_it_is_no_limit():
     for step in range(20):
         heard(pacing, FAST / 4, 1, SHORT, 2 + step * EVERY)
     assert pacing.rate is None
+
+
+def test_it_grows_slowly_around_the_rate_that_was_too_much_and_fast_beyond():
+    pacing = congested()
+    rates = []
+    for step in range(16):
+        assert pacing.rate is not None
+        rates.append(pacing.rate)
+        heard(pacing, pacing.rate, 1, SHORT, 2 + step * EVERY)
+    steps = [after / before for before, after in pairwise(rates)]
+    assert steps[0] == pytest.approx(1.03)
+    assert steps == sorted(steps)
+    assert steps[-1] == pytest.approx(1.2)
+
+
+def test_after_nothing_at_all_arrived_it_grows_again():
+    pacing = Pacing()
+    heard(pacing, FAST, 1, SHORT, 1.0)
+    heard(pacing, FAST, 0, LONG, 1.25)
+    before = pacing.rate
+    heard(pacing, FAST, 1, SHORT, 1.5)
+    assert before is not None
+    assert pacing.rate is None or pacing.rate > before
 
 
 def test_a_slow_line_is_never_held_back():

@@ -52,7 +52,7 @@ def test_the_packets_carry_the_payload_in_order_each_right_in_itself(version, pr
     start = len(whole) - len(payload)
     transport = 20 if version == 4 else 40
     carried, out = b"", bytearray(virtio.HEADER.size)
-    for number, (shape, piece) in enumerate(split(virtio.UNSUMMED | kind, segment, memoryview(whole))):
+    for number, (shape, _, piece) in enumerate(split(virtio.UNSUMMED | kind, segment, memoryview(whole))):
         virtio.rebuild(shape, 0, memoryview(piece), out)  # its own lengths agree, and the kernel is asked to sum it
         assert virtio.HEADER.unpack(out)[0] == virtio.NEEDS_CSUM
         if version == 4:
@@ -70,6 +70,29 @@ def test_the_packets_carry_the_payload_in_order_each_right_in_itself(version, pr
         assert len(piece) - start <= segment
         carried += piece[start:]
     assert carried == payload
+
+
+@given(
+    st.sampled_from([4, 6]),
+    st.sampled_from([6, 17]),
+    st.binary(min_size=1, max_size=9000),
+    st.integers(200, 1460),
+    st.integers(0, 9000),
+)
+def test_larger_pieces_stand_for_the_same_packets_and_are_no_larger_than_asked_for(
+    version, protocol, payload, segment, most
+):
+    shape = virtio.UNSUMMED | (virtio.TCP if protocol == 6 else virtio.UDP)
+    whole = super_packet(version, protocol, payload)
+    single = list(split(shape, segment, memoryview(whole)))
+    pieces, out = list(split(shape, segment, memoryview(whole), most)), bytearray(virtio.HEADER.size)
+    again: list[tuple[int, int, bytearray]] = []
+    for kind, size, piece in pieces:
+        virtio.rebuild(kind, size, memoryview(piece), out)
+        again += split(kind, size, memoryview(piece)) if size else [(kind, size, piece)]
+        assert len(piece) <= most or not size
+    assert again == single
+    assert len(pieces) == len(single) or most > segment
 
 
 @given(st.integers(0, 255), st.integers(0, 65535), st.binary(max_size=100))
