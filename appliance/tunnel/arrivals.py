@@ -16,7 +16,7 @@ from . import udp, unit
 _MOST_RECEIVED: Final = 128
 """Datagrams in one read; the kernel joins no more than 64 KiB of them."""
 
-_ALONE: Final = 32
+_ALONE: Final = 4
 """Reads of one datagram each after which no memory is laid out for more: what nobody joins should not cost that."""
 
 _PIECES: Final = 2
