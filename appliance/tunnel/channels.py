@@ -173,9 +173,13 @@ class Session:
                 deadlines.append(self.datagram.resume_at)
         return min(deadlines, default=self._connect_by)
 
+    def lives(self, now: float) -> bool:
+        """Return whether the peer is still there, by any channel."""
+        return bool(self._numbers) or self.datagram.lives(now)
+
     def dead(self, now: float) -> bool:
         """Return whether nothing carries, and nothing will."""
-        return not self._numbers and now >= self._connect_by and not self.datagram.usable
+        return now >= self._connect_by and not self.lives(now)
 
 
 def _rate(stream: Stream) -> float:

@@ -109,6 +109,10 @@ class Datagram:
         """Return whether packets should go this way: a probe came back, and not long ago."""
         return time.monotonic() < self.usable_until
 
+    def lives(self, now: float) -> bool:
+        """Return whether probes came back, and lately: on a bad line, a second of silence is not the end."""
+        return self._sock is not None and self.liveness.alive and not self.liveness.dead(now)
+
     @property
     def state(self) -> dict[str, float | int | None]:
         """Return what the control socket tells: bytes in a unit now, and the share of units lost lately."""

@@ -295,7 +295,7 @@ class Worker:
         if number is None:
             return
         self._close(channel)
-        if session.channels():
+        if session.lives(time.monotonic()):
             self._counters["lost_connections"] += 1
             self._tell("lost", connection=number)
         else:

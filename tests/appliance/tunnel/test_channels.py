@@ -1,5 +1,6 @@
 import base64
 import itertools
+import socket
 import time
 from collections import Counter
 from typing import Any, cast
@@ -100,6 +101,34 @@ def test_without_any_channel_there_is_no_choice_and_in_the_end_no_session():
     assert chosen.dead(10.0)
     streams(chosen)
     assert not chosen.dead(1000.0)
+
+
+@pytest.mark.parametrize(("silence", "over"), [(0.5, False), (2.9, False), (3.0, True)])
+def test_without_connections_it_is_over_only_after_three_seconds_without_a_datagram_either(silence, over):
+    """On a line that loses a fifth, one second of silence is nothing."""
+    chosen = session("hybrid")
+    chosen.datagram.attach(connected())
+    chosen.datagram.liveness.echoed(bytes(8), 100.0)
+    assert chosen.lives(100.0 + silence) is not over
+    assert chosen.dead(100.0 + silence) is over
+    chosen.datagram.close()
+
+
+def test_where_no_datagram_ever_passed_it_is_over_with_the_last_connection():
+    chosen = session("hybrid")
+    chosen.datagram.attach(connected())
+    (made,) = streams(chosen, 1)
+    assert chosen.lives(1.0)
+    chosen.remove(made)
+    assert not chosen.lives(1.0)
+    chosen.datagram.close()
+
+
+def connected() -> socket.socket:
+    """Return a UDP socket with a peer, where nobody listens."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.connect(("127.0.0.1", 9))
+    return made
 
 
 def test_on_a_long_lossy_line_a_young_flow_goes_over_every_connection_and_then_over_the_fastest():
