@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, StrictBool
+from pydantic import Field, StrictBool, StrictFloat
 from pydantic.dataclasses import dataclass
 
 from api.problem import Problem, Reason
@@ -21,7 +21,7 @@ Comment = Annotated[str | None, Field(max_length=200, examples=["pods in Hong Ko
 Mss = Annotated[str | None, Field(max_length=8, examples=["auto", "off", "1300"])]
 Probe = Annotated[str | None, Field(max_length=LONGEST, examples=["tcp:10.244.1.20:80", "icmp:10.244.1.20", ""])]
 WhenDownField = Annotated[str | None, Field(max_length=16, examples=["keep", "withdraw"])]
-HoldDown = Annotated[float | None, Field(ge=0, le=86400, allow_inf_nan=False, examples=[30])]
+HoldDown = Annotated[StrictFloat | None, Field(ge=0, le=86400, allow_inf_nan=False, examples=[30])]
 
 
 @dataclass(frozen=True, slots=True, config=TAKEN)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
-from pydantic import Field
+from pydantic import Field, StrictFloat
 from pydantic.dataclasses import dataclass
 
 from api.caller import Asking, Who
@@ -29,7 +29,7 @@ class NewToken:
     """Who will use it: letters, digits, `.`, `_` and `-`, at most 32. The history shows it."""
     scope: Scope = Scope.READ
     """`read` for what changes nothing, `write` for everything."""
-    expires_days: Annotated[float | None, Field(gt=0, le=3650, allow_inf_nan=False, examples=[90])] = None
+    expires_days: Annotated[StrictFloat | None, Field(gt=0, le=3650, allow_inf_nan=False, examples=[90])] = None
     """After how many days it is good for nothing any more; null: never."""
 
 

@@ -14,6 +14,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import partial
 from typing import Final, Protocol
 
 from . import frame, greeting, tun
@@ -100,7 +101,9 @@ class Door:
             if not greeting.plausible(sock) or (place := self._gate.enter(source)) is None:
                 sock.close()
                 continue
-            place.cut = group.create_task(self._receive(sock, source, place)).cancel
+            receiving = group.create_task(self._receive(sock, source, place))
+            receiving.add_done_callback(partial(_hang_up, sock))  # also where it was cut before it began
+            place.cut = receiving.cancel
         return _BREATH
 
     async def _receive(self, sock: socket.socket, source: str, place: Place) -> None:
@@ -159,6 +162,10 @@ class Door:
         if not (pause := self._pace.take(loop.time())):
             greeting.settle(self._waiting.pop(secrets.randbelow(len(self._waiting))))
         loop.call_later(pause, self._next_turn)
+
+
+def _hang_up(sock: socket.socket, _done: asyncio.Task[None]) -> None:
+    sock.close()
 
 
 async def _hello(conversation: Conversation, line: Line) -> Hello:

@@ -66,6 +66,8 @@ def test_a_change_to_what_is_so_already_writes_nothing(joined: Appliance) -> Non
         ({"when_down": "drop"}, "when_down"),
         ({"comment": "two\nlines"}, "comment"),
         ({"hold_down": -1}, ""),
+        ({"hold_down": False}, ""),
+        ({"hold_down": "30"}, ""),
         ({"phase": "present"}, ""),
         ({"via": "nowhere"}, "link-unknown"),
     ],

@@ -37,6 +37,7 @@ def test_a_token_is_shown_once_listed_without_its_text_and_removed(appliance: Ap
         {"name": "a", "expires_days": -1},
         {"name": "a", "expires_days": 1e9},
         {"name": "a", "expires_days": "many"},
+        {"name": "a", "expires_days": True},
         {"name": "a", "token": "nht_mine"},
     ],
 )

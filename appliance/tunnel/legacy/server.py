@@ -22,6 +22,7 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -121,7 +122,9 @@ class Server:
             if (place := self._gate.enter(source)) is None:
                 sock.close()
             else:
-                place.cut = group.create_task(self._receive(sock, source, place)).cancel
+                receiving = group.create_task(self._receive(sock, source, place))
+                receiving.add_done_callback(partial(_hang_up, sock))  # also where it was cut before it began
+                place.cut = receiving.cancel
 
     async def _watch(self) -> None:
         """End the connections of clients that have fallen silent."""
@@ -250,6 +253,10 @@ def purge(settings: ServerConfig) -> None:
     nat.remove(TABLE)
     tun.destroy(DEVICE)
     tun.permit(settings.cidr.network, METRIC)
+
+
+def _hang_up(sock: socket.socket, _done: asyncio.Task[None]) -> None:
+    sock.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

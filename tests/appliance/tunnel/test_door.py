@@ -156,3 +156,24 @@ def said(hello):
     conversation = Conversation(Role.CLIENT)
     conversation.hello(hello)
     return conversation.to_send()
+
+
+def test_whose_task_is_cut_before_it_began_is_hung_up_on(tls):
+    async def story():
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as far,
+        ):
+            far.settimeout(LIMIT)
+            far.sendall(PREFACE)
+            listener.setblocking(False)
+            async with asyncio.TaskGroup() as group:
+                others = asyncio.all_tasks()
+                Door(tls, Room())._accept(listener, group)
+                (receiving,) = asyncio.all_tasks() - others
+                receiving.cancel()
+            await asyncio.sleep(0)
+            with contextlib.suppress(ConnectionError):
+                assert far.recv(1) == b""
+
+    asyncio.run(story())
