@@ -181,3 +181,16 @@ def test_the_next_address_of_a_name_is_tried_and_the_last_error_told(key, monkey
                 await Line.connect("gtund.example", 9443, identity.client_context(), LIMIT)
 
     asyncio.run(story())
+
+
+def test_a_line_that_loses_a_fifth_each_way_does_not_end_a_control_connection_on_which_nothing_is_said():
+    with socket.socket() as sock:
+        tls.keep_alive(sock)
+        idle, every, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+    unanswered = 1 - 0.8**2
+    rounds_a_year = 365 * 86400 / idle
+    assert unanswered**count * rounds_a_year < 10
+    assert idle + every * count < 120, "and yet one that is gone is noticed"
