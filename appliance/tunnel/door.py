@@ -14,10 +14,9 @@ import secrets
 import socket
 import ssl
 from collections.abc import Iterator
-from functools import partial
 from typing import Final, Protocol
 
-from . import frame, greeting, tun
+from . import frame, greeting, stranger, tun
 from .clients import Client
 from .dataplane import WorkerDied
 from .gate import PATIENCE, Gate, Pace, Place
@@ -98,12 +97,10 @@ class Door:
                 return _PAUSE
             sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             source = address[0].removeprefix("::ffff:")
-            if not greeting.plausible(sock) or (place := self._gate.enter(source)) is None:
+            if greeting.plausible(sock) and (place := self._gate.enter(source)) is not None:
+                stranger.receive(group, self._gate, place, sock, self._receive(sock, source, place))
+            else:
                 sock.close()
-                continue
-            receiving = group.create_task(self._receive(sock, source, place))
-            receiving.add_done_callback(partial(_hang_up, sock))  # also where it was cut before it began
-            place.cut = receiving.cancel
         return _BREATH
 
     async def _receive(self, sock: socket.socket, source: str, place: Place) -> None:
@@ -116,32 +113,29 @@ class Door:
             log.error("no device for a client: %s", error)
         except Exception:
             log.exception("a connection from %s met a mistake of ours", source)
-        finally:
-            self._gate.leave(place)
 
     async def _let_in(self, sock: socket.socket, source: str, place: Place) -> None:
-        with contextlib.closing(sock):
-            async with asyncio.timeout(PATIENCE) as patience:
-                if await greeting.first_byte(sock) == frame.PREFACE_MAGIC[:1]:
-                    self._inside.take_data(await greeting.read_exactly(sock, frame.PREFACE.size), sock)
+        async with asyncio.timeout(PATIENCE) as patience:
+            if await greeting.first_byte(sock) == frame.PREFACE_MAGIC[:1]:
+                self._inside.take_data(await greeting.read_exactly(sock, frame.PREFACE.size), sock)
+                return
+            await greeting.awaited(sock)
+            await self._turn()
+            line = Line(sock, self._tls, server_side=True)
+            try:
+                await line.shake_hands()
+                conversation = Conversation(Role.SERVER)
+                hello = await _hello(conversation, line)
+                client = self._inside.admit(conversation, hello, source)
+                if client is None:
+                    line.write(conversation.to_send())
+                    line.close()
                     return
-                await greeting.awaited(sock)
-                await self._turn()
-                line = Line(sock, self._tls, server_side=True)
-                try:
-                    await line.shake_hands()
-                    conversation = Conversation(Role.SERVER)
-                    hello = await _hello(conversation, line)
-                    client = self._inside.admit(conversation, hello, source)
-                    if client is None:
-                        line.write(conversation.to_send())
-                        line.close()
-                        return
-                    self._gate.leave(place)  # it is no stranger any more
-                    patience.reschedule(None)
-                    await self._inside.serve(client, hello, conversation, line, source)
-                finally:
-                    line.hang_up()
+                self._gate.leave(place)  # it is no stranger any more
+                patience.reschedule(None)
+                await self._inside.serve(client, hello, conversation, line, source)
+            finally:
+                line.hang_up()
 
     async def _turn(self) -> None:
         """Wait until a handshake may be done. Chance says who is next: in a queue, a crowd is always at one end."""
@@ -162,10 +156,6 @@ class Door:
         if not (pause := self._pace.take(loop.time())):
             greeting.settle(self._waiting.pop(secrets.randbelow(len(self._waiting))))
         loop.call_later(pause, self._next_turn)
-
-
-def _hang_up(sock: socket.socket, _done: asyncio.Task[None]) -> None:
-    sock.close()
 
 
 async def _hello(conversation: Conversation, line: Line) -> Hello:

@@ -22,12 +22,11 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Final
 
-from appliance.tunnel import nat, report, tun
+from appliance.tunnel import nat, report, stranger, tun
 from appliance.tunnel.config import ConfigError
 from appliance.tunnel.frame import RemoteProtocolError
 from appliance.tunnel.gate import PATIENCE, Gate, Place
@@ -122,9 +121,7 @@ class Server:
             if (place := self._gate.enter(source)) is None:
                 sock.close()
             else:
-                receiving = group.create_task(self._receive(sock, source, place))
-                receiving.add_done_callback(partial(_hang_up, sock))  # also where it was cut before it began
-                place.cut = receiving.cancel
+                stranger.receive(group, self._gate, place, sock, self._receive(sock, source, place))
 
     async def _watch(self) -> None:
         """End the connections of clients that have fallen silent."""
@@ -140,22 +137,20 @@ class Server:
 
     # --- one connection ----------------------------------------------------------------------------------------------
 
-    async def _receive(self, sock: socket.socket, source: str, taken: Place) -> None:
+    async def _receive(self, sock: socket.socket, source: str, place: Place) -> None:
         """See one connection through; whatever it does, only itself ends."""
-        with contextlib.ExitStack() as place:
-            place.callback(self._gate.leave, taken)
-            try:
-                counters: Counter[str] = Counter()
-                with contextlib.closing(Line(sock, counters, _WRITE_PATIENCE)) as line:
-                    async with asyncio.timeout(PATIENCE):
-                        address = await self._admit(line, source)
-                    if address is not None:
-                        place.close()  # it is no stranger any more
-                        await self._serve(Guest(address, source, line, counters))
-            except (OSError, Closed, RemoteProtocolError) as error:  # TimeoutError is an OSError
-                log.debug("a connection from %s ended: %s", source, error)
-            except Exception:
-                log.exception("a connection from %s met a mistake of ours", source)
+        counters: Counter[str] = Counter()
+        try:
+            with contextlib.closing(Line(sock, counters, _WRITE_PATIENCE)) as line:
+                async with asyncio.timeout(PATIENCE):
+                    address = await self._admit(line, source)
+                if address is not None:
+                    self._gate.leave(place)  # it is no stranger any more
+                    await self._serve(Guest(address, source, line, counters))
+        except (OSError, Closed, RemoteProtocolError) as error:  # TimeoutError is an OSError
+            log.debug("a connection from %s ended: %s", source, error)
+        except Exception:
+            log.exception("a connection from %s met a mistake of ours", source)
 
     async def _admit(self, line: Line, source: str) -> IPv4Address | None:
         """Hear a stranger out. Return the address that is now its own, or None when it was told why not."""
@@ -253,10 +248,6 @@ def purge(settings: ServerConfig) -> None:
     nat.remove(TABLE)
     tun.destroy(DEVICE)
     tun.permit(settings.cidr.network, METRIC)
-
-
-def _hang_up(sock: socket.socket, _done: asyncio.Task[None]) -> None:
-    sock.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
