@@ -20,6 +20,7 @@ class Sizing:
     """Share of units lost that is taken for chance."""
 
     MUCH: Final = 0.02
+    """The share from which on it is the line that loses, when it goes on."""
 
     def __init__(self) -> None:
         self.limit = frame.BATCH
@@ -46,9 +47,8 @@ class Sizing:
         if self.loss > self.TOLERATED and not shrink:
             self._grow_at = now + self.GROW_EVERY
         elif self.loss > self.TOLERATED:
-            self.limit = max(
-                self.smallest, self.limit // (8 if before > self.TOLERATED and self.loss >= self.MUCH else 2)
-            )
+            goes_on = before > self.TOLERATED and self.loss >= self.MUCH
+            self.limit = max(self.smallest, self.limit // (8 if goes_on else 2))
             self._grow_at = now + self.GROW_EVERY
         elif now >= self._grow_at:
             self.limit = min(frame.BATCH, self.limit * 2)

@@ -41,6 +41,7 @@ _LAST_KIND: Final = int(frame.Kind.ECHO)
 _NONCE: Final = struct.Struct("!4xQ")
 _SMALLEST_PART: Final = 256
 _BITS: Final = 64
+_new = tuple.__new__  # as in `frame`: a named tuple's own constructor takes longer than all the rest
 
 
 class Place(NamedTuple):
@@ -63,9 +64,6 @@ class Place(NamedTuple):
     def spare(self) -> bool:
         """Return whether this is a spare part."""
         return bool(self.number & SPARE)
-
-
-_new = tuple.__new__  # as in `frame`: a named tuple's own constructor takes longer than all the rest
 
 
 def read(header: bytes | memoryview, part: int) -> Place | None:
