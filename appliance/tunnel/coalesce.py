@@ -36,6 +36,9 @@ _LAST: Final = 0x09
 _ALONE: Final = 0xE6
 """CWR, ECE, URG, RST and SYN: what they say is about one packet."""
 
+_WORTH_CUTTING: Final = 512
+"""Bytes to be summed."""
+
 _UNFRAGMENTED: Final = 0xBFFF
 """Of the IPv4 flags and offset, all but don't-fragment."""
 
@@ -194,19 +197,22 @@ def _sound(packet: memoryview, shape: int, protocol: int, v4: bool) -> bool:  # 
             return False
     if shape & virtio.UNSUMMED:
         return True
-    # In one's complement arithmetic 0xFFFF is zero, so a sum is what is left of the number itself (RFC 1071). Adding
-    # its halves first takes half of the time.
-    value = int.from_bytes(packet[transport:]) << (8 if length & 1 else 0)
-    for bits, mask in _halves(length):
-        value = (value >> bits) + (value & mask)
-    return not (value + int.from_bytes(_pseudo(packet, protocol, length, v4))) % 0xFFFF
-
-
-@functools.cache
-def _halves(length: int) -> tuple[tuple[int, int], ...]:
-    """Return (bits, mask) of the lower half of so many bytes, and of that of the sum, in words of 16 bits."""
-    words = (length + 1) // 2
-    return tuple((16 * part, (1 << 16 * part) - 1) for part in (words // 2, words // 4)) if words >= 128 else ()
+    # In one's complement arithmetic 0xFFFF is zero, so a sum is what is left of the number itself, and 256 times a
+    # number is itself with its bytes swapped, so they can be read in either order (RFC 1071). To add quarters first
+    # takes three quarters of the time. What the pseudo header begins with, the addresses, stands right before.
+    start = 12 if v4 else 8
+    if length < _WORTH_CUTTING:
+        value = int.from_bytes(packet[start:], "little")
+    else:
+        quarter = (len(packet) - start) // 8 * 2
+        second, third, fourth = start + quarter, start + 2 * quarter, start + 3 * quarter
+        value = (
+            int.from_bytes(packet[start:second], "little")
+            + int.from_bytes(packet[second:third], "little")
+            + int.from_bytes(packet[third:fourth], "little")
+            + int.from_bytes(packet[fourth:], "little")
+        )
+    return not (value + 256 * (length + protocol)) % 0xFFFF
 
 
 def _pseudo(packet: memoryview, protocol: int, length: int, v4: bool) -> bytes:  # noqa: FBT001

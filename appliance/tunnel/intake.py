@@ -42,7 +42,7 @@ class Intake:
         """
         for _ in range(1 if calm else _READS):
             try:
-                came = self._arrivals.read(sock)
+                came = self._arrivals.read(sock, calm=calm)
             except BlockingIOError:
                 return
             except OSError:
