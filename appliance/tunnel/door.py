@@ -19,16 +19,15 @@ from typing import Final, Protocol
 from . import frame, greeting, stranger, tun
 from .clients import Client
 from .dataplane import WorkerDied
-from .gate import PATIENCE, Gate, Pace, Place
+from .gate import PATIENCE, Breath, Gate, Pace, Place
 from .messages import Hello
 from .session import Conversation, Role
 from .tls import Line
 
 log = logging.getLogger("gtund")
 
-_ACCEPTS: Final = 64
-_BREATH: Final = 0.005
-"""Seconds until those who have come meanwhile are seen to, together: to be woken for each costs more than each does."""
+_ACCEPTS: Final = 512
+"""At a time; more than come in the longest `Breath` of any flood that leaves the rest of the machine working."""
 
 _PAUSE: Final = 0.2
 """Seconds until the next attempt where none can be accepted."""
@@ -67,11 +66,12 @@ class Door:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(PATIENCE))
         loop, fd = asyncio.get_running_loop(), listener.fileno()
         pause: asyncio.TimerHandle | None = None
+        breath = Breath()
 
         def arrived() -> None:
             nonlocal pause
             loop.remove_reader(fd)
-            seconds = self._accept(listener, group)
+            seconds = breath.take(loop.time()) if self._accept(listener, group) else _PAUSE
             pause = loop.call_later(seconds, loop.add_reader, fd, arrived)
 
         loop.add_reader(fd, arrived)
@@ -82,8 +82,8 @@ class Door:
                 pause.cancel()
             loop.remove_reader(fd)
 
-    def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> float:
-        """Take those that wait, but not too many; return the seconds until the next may come.
+    def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> bool:
+        """Take those that wait, but not too many; return False where the machine has no room for more.
 
         What is plainly no client of ours costs no more than this.
         """
@@ -94,14 +94,14 @@ class Door:
                 break
             except OSError as error:  # out of descriptors, say: who is in goes on
                 log.error("cannot accept a connection: %s", error.strerror)
-                return _PAUSE
+                return False
             sock.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             source = address[0].removeprefix("::ffff:")
             if greeting.plausible(sock) and (place := self._gate.enter(source)) is not None:
                 stranger.receive(group, self._gate, place, sock, self._receive(sock, source, place))
             else:
                 sock.close()
-        return _BREATH
+        return True
 
     async def _receive(self, sock: socket.socket, source: str, place: Place) -> None:
         """See one connection through; whatever it does, only itself ends."""

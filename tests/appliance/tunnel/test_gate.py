@@ -3,7 +3,16 @@ from functools import partial
 import pytest
 
 from appliance.tunnel.frame import PREFACE_MAGIC
-from appliance.tunnel.gate import PLACES, PLACES_PER_SOURCE, Gate, Pace, Place, greeting_length, plausible
+from appliance.tunnel.gate import (
+    PLACES,
+    PLACES_PER_SOURCE,
+    Breath,
+    Gate,
+    Pace,
+    Place,
+    greeting_length,
+    plausible,
+)
 
 
 def test_one_source_gets_only_its_share_and_others_still_come_in():
@@ -38,6 +47,16 @@ def test_whoever_has_a_network_of_ipv6_is_one_source():
     places = [gate.enter(f"2001:db8:0:1::{number:x}") for number in range(1, PLACES_PER_SOURCE + 2)]
     assert places.count(None) == 1
     assert gate.enter("2001:db8:0:2::1")
+
+
+def test_the_longer_somebody_is_always_waiting_the_longer_is_the_breath_and_one_alone_waits_for_a_short_one():
+    breath, now, taken = Breath(), 100.0, []
+    for _ in range(10):
+        taken.append(breath.take(now))
+        now += taken[-1]
+    assert taken == sorted(taken)
+    assert (taken[0], taken[-1]) == (Breath.SHORTEST, Breath.LONGEST)
+    assert breath.take(now + 1) == Breath.SHORTEST
 
 
 def test_handshakes_come_at_a_pace_and_a_few_at_once_after_a_quiet_time():
