@@ -18,16 +18,18 @@ import signal
 import sys
 import time
 from collections import Counter
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import NoReturn
 
 from appliance.notify import Watchdog, notify
 
-from . import config, keys, report, tun, watch
+from . import config, keys, lease, report, tun, watch
 from .backoff import Backoff
 from .dataplane import DataPlane, Over, Traffic, WorkerDied
 from .frame import RemoteProtocolError
 from .handshake import FAILURES, PATIENCE, connect, handshake, meaning
+from .lease import Address, Interface
 from .legacy.client import Client
 from .legacy.config import read_client
 from .messages import Mode, Welcome
@@ -167,7 +169,7 @@ class Gtun:
                 conversation = Conversation(Role.CLIENT)
                 events = said(conversation, line)
                 welcome, session = await handshake(self._link, conversation, events, line)
-                self._take_lease(welcome)
+                self._take_lease(welcome, ip_address(line.peer[0].removeprefix("::ffff:")))
                 await self._plane.awake()
                 self._plane.begin(session, "client", [], self._link.connections, self._link.channel.value)
                 if self._link.channel is not Mode.STREAM:
@@ -185,12 +187,21 @@ class Gtun:
                 self._rotation = None
                 line.hang_up()
 
-    def _take_lease(self, welcome: Welcome) -> None:
+    def _take_lease(self, welcome: Welcome, server: Address) -> None:
+        for given, gateway in ((welcome.address, welcome.gateway), (welcome.address6, None)):
+            if given is not None and (why := self._objection(given, server, gateway)) is not None:
+                raise LinkDown("address", f"{self._link.server} gives us {given}: {why}")
         try:
             tun.configure(self._link.device, self._addressing(welcome))
         except tun.DeviceRefused as error:
             raise self._refused(error) from None
         self._standing.address, self._standing.peer = str(welcome.address), str(welcome.gateway)
+
+    def _objection(self, given: Interface, server: Address, gateway: IPv4Address | None) -> str | None:
+        if (why := lease.objection(given, server, gateway)) is not None:
+            return why
+        used = tun.occupied(given.network, tun.LINKS)
+        return f"this machine has {used}" if used else None
 
     def _addressing(self, welcome: Welcome) -> tun.Addressing:
         alias = f"nexthop link {self._link.name}"

@@ -21,7 +21,16 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +65,9 @@ _IFREQ: Final = 40
 
 
 Network = IPv4Network | IPv6Network
+
+LINKS: Final = "tun-*"
+"""Names of links' devices, on the appliance."""
 
 
 class DeviceBusy(Exception):
@@ -279,22 +291,25 @@ def permit(subnet: Network, metric: int = _FORBIDDEN) -> None:
     subprocess.run(route, check=False, capture_output=True)
 
 
-def occupied(subnet: IPv4Network, ours: str, metric: int = _FORBIDDEN) -> str | None:
+def occupied(subnet: Network, ours: str, metric: int = _FORBIDDEN) -> str | None:
     """Return what else on this machine uses addresses of `subnet`, for people; None when nothing does.
 
     Else means: other than devices whose names match `ours`, and unreachable routes with this metric, as `forbid` makes
     them. A route wider than `subnet` (Aliyun's images have one for 100.64.0.0/10) is no use of it.
     """
-    for device in json.loads(_ip(["-json", "-4", "address", "show"])):
+    version = f"-{subnet.version}"
+    for device in json.loads(_ip(["-json", version, "address", "show"])):
         for info in device.get("addr_info", ()):
-            where = IPv4Interface(f"{info['local']}/{info['prefixlen']}")
+            where = ip_interface(f"{info['local']}/{info['prefixlen']}")
             if not fnmatchcase(device["ifname"], ours) and where.network.overlaps(subnet):
                 return f"{where} on {device['ifname']}"
-    for route in json.loads(_ip(["-json", "-4", "route", "show"])):
-        target = IPv4Network("0.0.0.0/0" if route["dst"] == "default" else route["dst"])
+    for route in json.loads(_ip(["-json", version, "route", "show"]) or "[]"):
+        if route["dst"] == "default":
+            continue
         forbidden = route.get("type") == "unreachable" and route.get("metric") == metric
-        if target.subnet_of(subnet) and not forbidden and not fnmatchcase(route.get("dev", ""), ours):
-            return f"a route to {target}" + (f" by {route['dev']}" if "dev" in route else "")
+        inside = ip_network(route["dst"]).subnet_of(subnet)  # type: ignore[arg-type]
+        if inside and not forbidden and not fnmatchcase(route.get("dev", ""), ours):
+            return f"a route to {route['dst']}" + (f" by {route['dev']}" if "dev" in route else "")
     return None
 
 

@@ -40,7 +40,6 @@ PATIENCE: Final = 10.0
 """Seconds for a server to answer, from the first SYN to the first heartbeat; what the original has for connecting."""
 
 PREFIX: Final = 24
-_LINKS: Final = "tun-*"
 _SHOWN: Final = 80
 
 
@@ -148,7 +147,7 @@ class Client:
     def _take_address(self, device: Device, answer: Answer) -> None:
         """Set up the device; an address out of a network of this machine's own would take that network away."""
         address = IPv4Interface(f"{answer.address}/{PREFIX}")
-        if used := device.occupied(address.network, _LINKS):
+        if used := device.occupied(address.network, tun.LINKS):
             raise LinkDown("address", f"{self._link.server} gives us {address}, but this machine has {used}")
         device.configure(tun.Addressing(address, None, MTU, f"nexthop link {self._link.name}"))
         self._standing.address = str(address)

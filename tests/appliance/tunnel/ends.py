@@ -149,7 +149,8 @@ def without_a_kernel(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planes, "DataPlane", FakePlane)
     for name in ("configure", "destroy"):
         patch.setattr(tun, name, lambda *_: None)
-    patch.setattr(tun, "lacks", lambda *_: None)
+    for name in ("lacks", "occupied"):
+        patch.setattr(tun, name, lambda *_: None)
     patch.setattr(tun, "exists", lambda _: True)
 
 
