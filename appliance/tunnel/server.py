@@ -45,6 +45,7 @@ class Server:
         self._opening: dict[str, asyncio.Lock] = {}
         self._watchdog = Watchdog()
         self.served: dict[str, Served] = {}
+        self._sessions: dict[bytes, Served] = {}
 
     async def run(self, listener: socket.socket) -> None:
         """Accept until cancelled; `listener` is bound, listening and non-blocking."""
@@ -52,7 +53,7 @@ class Server:
             # The door closes first: a group that ends takes nobody more.
             async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
                 group.create_task(self._cut_removed())
-                stack.enter_context(self._strays.watched(self._hand_on))
+                stack.enter_context(self._strays.watched(self._sessions.__contains__, self._hand_on))
                 stack.enter_context(self._door.open(listener, group))
                 await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
@@ -115,7 +116,7 @@ class Server:
             reason = await served.until_over(self._strays.connected)
         finally:
             if self.served.get(client.name) is served:
-                del self.served[client.name]
+                self._take_out(client.name)
                 served.end(Refusal.BROKEN, "the session broke")
             gc.collect()  # what a session leaves refers to itself, and would lie there for long
         log.info("client %s is gone: %s", client.name, reason)
@@ -126,32 +127,35 @@ class Server:
         """Begin a session in the place of the one that there may be; return it, and our part of its secret."""
         async with self._opening.setdefault(client.name, asyncio.Lock()):
             plane = await self._planes.of(client)
-            if (old := self.served.pop(client.name, None)) is not None:
+            if (old := self._take_out(client.name)) is not None:
                 old.end(Refusal.REPLACED, "the same client opened a newer session")
             session_id, ours = os.urandom(keys.SESSION_ID), os.urandom(keys.RANDOM)
             session = keys.Session.agree(session_id, hello.random, ours)
             six = self._tunnel.six(IPv4Address(client.address))
             sources = [f"{client.address}/32", *([f"{six.ip}/128"] if six else []), *client.prefixes]
             plane.begin(session, "server", sources, hello.connections, hello.mode.value)
-            served = self.served[client.name] = Served(client, session, plane, conversation, line, source)
+            served = Served(client, session, plane, conversation, line, source)
+            self.served[client.name] = self._sessions[session_id] = served
         return served, ours
+
+    def _take_out(self, name: str) -> Served | None:
+        """Take out a client's session; None if it has none."""
+        served = self.served.pop(name, None)
+        if served is not None:
+            del self._sessions[served.session.session_id]
+        return served
 
     def take_data(self, preface: bytes, sock: socket.socket) -> None:
         """Take a data connection, or raise `RemoteProtocolError`."""
         magic, session_id, number, proof = frame.PREFACE.unpack(preface)
-        served = self._session(session_id)
+        served = self._sessions.get(session_id)
         if magic != frame.PREFACE_MAGIC or served is None:
             raise frame.RemoteProtocolError("a data connection of no session")
         served.connect(number, proof, sock)
 
     def _hand_on(self, session_id: bytes, datagram: bytes, address: tuple[str | int, ...]) -> None:
-        served = self._session(session_id)
-        if served is not None:
-            with contextlib.suppress(WorkerDied):
-                served.plane.stray(datagram, address)
-
-    def _session(self, session_id: bytes) -> Served | None:
-        return next((served for served in self.served.values() if served.session.session_id == session_id), None)
+        with contextlib.suppress(WorkerDied):
+            self._sessions[session_id].plane.stray(datagram, address)
 
     # --- who is removed --------------------------------------------------------------------------------------------
 
@@ -161,7 +165,7 @@ class Server:
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             for name in self._planes.removed():
-                if (served := self.served.pop(name, None)) is not None:
+                if (served := self._take_out(name)) is not None:
                     served.end(Refusal.REMOVED, "the client was removed")
                 await self._planes.forget(name)
             if self._planes.all_answer():

@@ -21,6 +21,9 @@ from typing import Final
 from . import frame, unit
 
 Address = tuple[str | int, ...]
+Known = Callable[[bytes], bool]
+"""Whether there is a session of that id."""
+
 HandOn = Callable[[bytes, bytes, Address], None]
 """(session id, datagram, where it came from)"""
 
@@ -55,32 +58,31 @@ class Strays:
         return sock
 
     @contextlib.contextmanager
-    def watched(self, hand_on: HandOn) -> Iterator[None]:
-        """Hand on what names a session, for as long as the block runs."""
+    def watched(self, known: Known, hand_on: HandOn) -> Iterator[None]:
+        """Hand on what names a known session, for as long as the block runs."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._sock, self._read, hand_on)
+        loop.add_reader(self._sock, self._read, known, hand_on)
         try:
             yield
         finally:
             loop.remove_reader(self._sock)
             self._sock.close()
 
-    def _read(self, hand_on: HandOn) -> None:
+    def _read(self, known: Known, hand_on: HandOn) -> None:
         for _ in range(_READS):
             try:
                 datagram, address = self._sock.recvfrom(_LONGEST)
             except OSError:
                 return
             place = unit.read(datagram, len(datagram) - unit.OVERHEAD)
-            if place is not None and self._few(place.session_id):
+            if place is not None and known(place.session_id) and self._few(place.session_id):
                 hand_on(place.session_id, datagram, address)
 
     def _few(self, session_id: bytes) -> bool:
+        """Count one for a session, of which there are not many, and tell whether it is one of few."""
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._passed = second, {}
-        if len(self._passed) >= _MOST_A_SECOND and session_id not in self._passed:
-            return False
         self._passed[session_id] = self._passed.get(session_id, 0) + 1
         return self._passed[session_id] <= _MOST_A_SECOND
 

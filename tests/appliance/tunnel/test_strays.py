@@ -71,11 +71,30 @@ def test_of_one_session_few_are_handed_on_in_a_second(sockets, monkeypatch):
     handed: list[bytes] = []
 
     async def story():
-        with strays.watched(lambda session_id, _datagram, _address: handed.append(session_id)):
+        known = SESSION.session_id.__eq__
+        with strays.watched(known, lambda session_id, _datagram, _address: handed.append(session_id)):
             for _ in range(200):
                 sender.send(PROBE)
             for _ in range(20):  # turns of the loop
                 await asyncio.sleep(0)
         assert handed == [b"sessions"] * 50
+
+    asyncio.run(story())
+
+
+def test_datagrams_of_no_session_take_nothing_from_those_of_one(sockets, monkeypatch):
+    strays, sender = sockets
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    handed: list[bytes] = []
+
+    async def story():
+        known = SESSION.session_id.__eq__
+        with strays.watched(known, lambda session_id, _datagram, _address: handed.append(session_id)):
+            for number in range(200):
+                sender.send(PROBE[:4] + number.to_bytes(8) + PROBE[12:])
+            sender.send(PROBE)
+            for _ in range(20):  # turns of the loop
+                await asyncio.sleep(0)
+        assert handed == [b"sessions"]
 
     asyncio.run(story())
