@@ -38,7 +38,10 @@ _MOST: Final = 1024
 """Flows that are remembered; the one longest without a packet is forgotten first."""
 
 _HELD: Final = 4 << 20
-"""Bytes, at most, that wait for what is missing before them."""
+"""Bytes, at most, that wait for what is missing before them, with what it costs to keep each packet."""
+
+_KEPT: Final = 512
+"""Bytes that a packet costs beside its own: without, a peer could send a million that are empty."""
 
 Ticket = tuple[int, int]
 """Tag and number."""
@@ -168,21 +171,25 @@ class Order:
         return _Arrived()
 
     def _forget(self, flow: _Arrived) -> None:
-        self._held -= sum(len(packet) for _, _, packet in flow.held.values())
+        self._held -= sum(map(_cost, flow.held.values()))
         flow.held.clear()
 
     def _hold(self, flow: _Arrived, number: int, packet: Packet) -> None:
         """Keep a packet; what has been waiting in flows that are silent for longer gives way."""
         shape, segment, content = packet
-        while self._held + len(content) > _HELD:
+        while self._held + _cost(packet) > _HELD:
             oldest = next(each for each in self._flows.values() if each.held)
             self._forget(oldest)
             if oldest is flow:
                 return
         flow.held[number] = shape, segment, memoryview(bytes(content))
-        self._held += len(content)
+        self._held += _cost(packet)
 
     def _release(self, flow: _Arrived, number: int) -> Packet:
         packet = flow.held.pop(number)
-        self._held -= len(packet[2])
+        self._held -= _cost(packet)
         return packet
+
+
+def _cost(packet: Packet) -> int:
+    return _KEPT + len(packet[2])

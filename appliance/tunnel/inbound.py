@@ -30,6 +30,10 @@ class Inbound:
         self._order = Order()
         self._large_udp = True
 
+    def begin(self) -> None:
+        """Forget what waits of the session before: another one counts its flows anew."""
+        self._order = Order()
+
     def deliver(self, batch: memoryview, sources: Sources, *, ordered: bool) -> None:
         """Write a batch's packets; raise `RemoteProtocolError` if it is none. `ordered`: whether its channel is."""
         if (only := frame.only(batch)) is not None:

@@ -37,6 +37,9 @@ LAST_EPOCH: Final = 0xFFFF
 DATAGRAMS: Final = 0xFFFF
 """The datagram channel's number in key derivation; no TCP connection is given it."""
 
+_EPOCHS: Final = 16
+"""Whose records are opened, at most; more than can be made while one record is on its way."""
+
 _HEADER: Final = frame.RECORD.size
 _NONCE: Final = struct.Struct("!4xQ")
 _INFO: Final = struct.Struct("!HI")
@@ -135,6 +138,8 @@ class Opener:
     def install(self, session: Session) -> None:
         """Be ready for records of this epoch, too; the first one that comes ends the epochs before it."""
         self._aeads[session.epoch] = AESGCM(session.key(self._direction, self._connection))
+        for epoch in sorted(self._aeads)[:-_EPOCHS]:
+            del self._aeads[epoch]
 
     @property
     def used(self) -> int:

@@ -65,7 +65,7 @@ class Rotation:
         self._conversation, self._send, self._plane, self._limits = conversation, send, plane, limits
         self._since = asyncio.get_running_loop().time()
         self._asked = asyncio.Event()
-        self._answers: asyncio.Queue[Rekeyed] = asyncio.Queue()
+        self._answer: asyncio.Future[Rekeyed] | None = None
         self._readies: asyncio.Queue[int] = asyncio.Queue()
         self._waiting: list[asyncio.Future[int]] = []
 
@@ -99,8 +99,10 @@ class Rotation:
             raise CannotRotate("the session ended meanwhile") from None
 
     def answered(self, rekeyed: Rekeyed) -> None:
-        """Take the server's part."""
-        self._answers.put_nowait(rekeyed)
+        """Take the server's part; raise `LinkDown` where it was not asked for."""
+        if self._answer is None or self._answer.done():
+            raise LinkDown("protocol", "the server makes keys anew, and nobody asked for it")
+        self._answer.set_result(rekeyed)
 
     def ready(self, epoch: int) -> None:
         """Hear that our data plane opens what is sealed in this epoch."""
@@ -123,11 +125,15 @@ class Rotation:
                 return used
         return 0
 
-    async def _answer(self, epoch: int) -> Rekeyed:
-        answer = await self._answers.get()
+    async def _theirs(self, epoch: int, ours: bytes) -> bytes:
+        """Give the server our part of an epoch and return its own."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._conversation.rekey(Rekey(epoch, ours))
+        self._send()
+        answer = await self._answer
         if answer.epoch != epoch:
             raise LinkDown("protocol", f"the server answers for epoch {answer.epoch}, asked for {epoch}")
-        return answer
+        return answer.random
 
     async def _rotate(self) -> None:
         if self.session.epoch >= keys.LAST_EPOCH:
@@ -136,9 +142,7 @@ class Rotation:
         waiting, self._waiting = self._waiting, []
         epoch, ours = self.session.epoch + 1, os.urandom(keys.RANDOM)
         try:
-            self._conversation.rekey(Rekey(epoch, ours))
-            self._send()
-            self.session = self.session.renew(ours, (await self._answer(epoch)).random)
+            self.session = self.session.renew(ours, await self._theirs(epoch, ours))
             self._plane.install(self.session, switch=True)
             while await self._readies.get() != epoch:
                 pass

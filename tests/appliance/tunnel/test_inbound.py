@@ -78,3 +78,9 @@ def test_a_ticket_that_is_cut_off_is_an_error_of_the_peer(device):
     cut = frame.PACKET.pack(frame.COPY << 24 | 4, 0) + bytes(4)
     with pytest.raises(frame.RemoteProtocolError):
         device.deliver(memoryview(cut), ordered=True)
+
+
+def test_a_session_counts_its_flows_anew(device):
+    assert device.deliver(batch(1, 2, 3), ordered=True) == [1, 2, 3]
+    device.inbound.begin()
+    assert device.deliver(batch(1), ordered=True) == [1]

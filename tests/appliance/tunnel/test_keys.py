@@ -161,3 +161,13 @@ def test_no_key_meets_a_nonce_twice_whatever_is_sealed_connected_and_made_anew(s
                 sealers[which % len(sealers)].seal(frame.Kind.DATA, b"plain", room)
                 seals += 1
         assert sum(Noting.pairs.values()) == len(Noting.pairs) == seals
+
+
+def test_the_keys_that_are_kept_are_few_however_often_they_are_made_anew():
+    _, opener = pair()
+    session = SESSION
+    for _ in range(100):
+        session = session.renew(b"C" * 32, b"S" * 32)
+        opener.install(session)
+    assert len(opener._aeads) <= 16
+    assert opened(opener, sealed(pair(session)[0], b"newest")) == b"newest"

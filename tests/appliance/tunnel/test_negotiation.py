@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from appliance import linkfile
+from appliance.tunnel import tun
 from appliance.tunnel.handshake import handshake
 from appliance.tunnel.rotation import Limits
 from tests.appliance.tunnel import ends as world
@@ -131,6 +132,36 @@ def test_a_newer_server_is_understood(ends):
                 line.say(type="rekeyed", epoch=1, random=random(), flavour="new")
                 assert await line.hear() == {"type": "switch", "epoch": 1}
             assert rekey.result() == {"epoch": 1}
+            line.close()
+
+    asyncio.run(story())
+
+
+def test_an_address_that_would_bring_the_metadata_service_into_the_tunnel_is_not_taken(ends, monkeypatch):
+    configured: list[object] = []
+    monkeypatch.setattr(tun, "configure", lambda *given: configured.append(given))
+
+    async def story():
+        async with gtund_played(ends) as (lines, port), ends.gtun(port) as link:
+            line = await lines.get()
+            await line.hear()
+            line.say(**{**WELCOME, "address": "100.100.100.201/31", "gateway": "100.100.100.200"}, random=random())
+            await until(lambda: link.report().get("code") == "address")
+            line.close()
+        assert not configured
+
+    asyncio.run(story())
+
+
+def test_a_server_that_makes_keys_anew_unasked_is_left(ends, caplog):
+    async def story():
+        async with gtund_played(ends) as (lines, port), ends.gtun(port) as link:
+            line = await lines.get()
+            await line.hear()
+            line.say(**WELCOME, random=random(), capabilities=["rekey"])
+            await until(lambda: link.report()["state"] == "up")
+            line.say(type="rekeyed", epoch=1, random=random())
+            await until(lambda: "nobody asked for it (protocol)" in caplog.text)
             line.close()
 
     asyncio.run(story())
