@@ -40,6 +40,9 @@ _DATA: Final = int(frame.Kind.DATA)
 _MOST_URGENT: Final = 64
 """Probes and echoes that wait: a peer that sends probes and takes no echoes shall not fill our memory."""
 
+_LONGEST_PROBE: Final = unit.LARGEST - frame.TAG - REPORT.size
+"""Bytes of a probe whose echo still is a unit."""
+
 _PIECES: Final = 2
 """Of one datagram, as `unit.Cuts` lays them out."""
 
@@ -127,6 +130,9 @@ class Datagram:
     def say(self, kind: frame.Kind, payload: bytes) -> None:
         """Send a probe or an echo before anything that waits. An echo also tells how much has arrived."""
         if kind is frame.Kind.ECHO:
+            if len(payload) > _LONGEST_PROBE:
+                self._counters["drop_nonsense"] += 1
+                return
             payload += self._intake.report()
         else:
             payload = self._stretched(payload)
@@ -270,7 +276,7 @@ class Datagram:
         """End it."""
         if self._sock is not None:
             self._sock.close()
-            self._sock, self.usable_until = None, 0.0
+            self._sock, self.fd, self.usable_until, self.waiting = None, -1, 0.0, False
 
 
 def _smaller(batch: memoryview, limit: int) -> Iterator[memoryview]:

@@ -71,7 +71,9 @@ def read(header: bytes | memoryview, part: int) -> Place | None:
     if len(header) < OVERHEAD:
         return None
     version, kind, epoch, session_id, counter, length, size, number = _HEADER.unpack_from(header)
-    if version != frame.VERSION or kind > _LAST_KIND or not frame.TAG <= length <= LARGEST:
+    if version != frame.VERSION or kind > _LAST_KIND or counter >= keys.LAST_COUNTER:
+        return None
+    if not frame.TAG <= length <= LARGEST:
         return None
     if size < min(_SMALLEST_PART, length):
         return None

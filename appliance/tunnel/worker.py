@@ -116,6 +116,7 @@ class Worker:
     def _begin(self, message: dict[str, Any], _fds: list[int]) -> None:
         """Start a session. The old one, if there is one, ends without the device's carrier falling in between."""
         self._close_channels()
+        self._inbound.begin()
         self._session = Session(message, self._pool, self._counters, time.monotonic())
 
     def _connect(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -149,9 +150,12 @@ class Worker:
         """Look at a datagram that came from an unknown address. If it is the peer's, that is where the peer is now."""
         if (session := self._session) is None:
             return
-        for kind, plain in session.datagram.take(memoryview(base64.b64decode(message["datagram"]))):
-            self._tell("roamed", address=message["address"])
-            self._take(session, session.datagram, kind, plain)
+        try:
+            for kind, plain in session.datagram.take(memoryview(base64.b64decode(message["datagram"]))):
+                self._tell("roamed", address=message["address"])
+                self._take(session, session.datagram, kind, plain)
+        except frame.RemoteProtocolError as error:
+            self._lose(session, session.datagram, str(error))
 
     def _install(self, message: dict[str, Any], fds: list[int]) -> None:
         """Be ready for a new epoch. The peer is told only when we have said so: nothing comes too early for us."""
@@ -195,14 +199,18 @@ class Worker:
             for stream in self._session.streams() if self._session else ():
                 self._counters["retransmits"] += stream.retransmitted()
             self._tell("counters", **self._state(), counters=self._counters)
-        if (session := self._session) is None:
-            return
+        if self._session is not None:
+            self._look_after(self._session, now)
+
+    def _look_after(self, session: Session, now: float) -> None:
         session.forget(now)
         for stream in session.streams():
             if stream.liveness.dead(now):
                 self._lose(session, stream, SILENCE)
             else:
                 self._probe(session, stream, now)
+        if self._session is not session:  # the last stream was lost, and the session with it
+            return
         if session.datagram.fd >= 0:
             if session.direction is keys.Direction.TO_SERVER and (sock := session.datagram.renewed(now)) is not None:
                 self._use(session, sock)

@@ -1,6 +1,7 @@
 import base64
 import itertools
 import socket
+import struct
 import time
 from collections import Counter
 from typing import Any, cast
@@ -108,7 +109,7 @@ def test_without_connections_it_is_over_only_after_three_seconds_without_a_datag
     """On a line that loses a fifth, one second of silence is nothing."""
     chosen = session("hybrid")
     chosen.datagram.attach(connected())
-    chosen.datagram.liveness.echoed(bytes(8), 100.0)
+    chosen.datagram.liveness.echoed(struct.pack("!d", 99.9), 100.0)
     assert chosen.lives(100.0 + silence) is not over
     assert chosen.dead(100.0 + silence) is over
     chosen.datagram.close()

@@ -10,6 +10,7 @@ import pytest
 from appliance.tunnel import frame, unit
 from appliance.tunnel.buffers import Batch, Pool
 from appliance.tunnel.datagram import Datagram
+from appliance.tunnel.intake import REPORT
 from appliance.tunnel.keys import Direction, Session
 from appliance.tunnel.liveness import Liveness
 
@@ -180,6 +181,14 @@ def test_probes_that_nobody_takes_fill_no_memory(ends):
     for number in range(10_000):
         client.channel.say(frame.Kind.PROBE, number.to_bytes(8))
     assert len(client.channel.urgent) < 100
+
+
+def test_a_probe_that_is_too_long_for_its_echo_is_dropped(ends):
+    client, _ = ends
+    for length in (unit.LARGEST - frame.TAG, unit.LARGEST - frame.TAG - REPORT.size):
+        client.channel.say(frame.Kind.ECHO, bytes(length))
+        client.flush()
+    assert client.counters == {"drop_nonsense": 1}
 
 
 def test_a_socket_that_nobody_answers_is_silence_not_an_error():

@@ -130,3 +130,10 @@ def test_the_keys_that_are_kept_are_few_however_often_they_are_made_anew():
     sealer = unit.Sealer(session, TO_SERVER)
     receiver.take(datagrams(sealer, b"newest")[0])
     assert receiver.units == [b"newest"]
+
+
+def test_a_counter_that_no_session_comes_to_is_refused():
+    header = bytearray(datagrams(unit.Sealer(SESSION, TO_SERVER), b"x")[0])
+    for counter, there in ((keys.LAST_COUNTER - 1, True), (keys.LAST_COUNTER, False), ((1 << 64) - 1, False)):
+        header[12:20] = counter.to_bytes(8)
+        assert (unit.read(memoryview(header), len(header) - unit.OVERHEAD) is not None) is there

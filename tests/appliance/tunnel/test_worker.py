@@ -4,11 +4,12 @@ import base64
 import json
 import socket
 import threading
+import time
 
 import pytest
 
-from appliance.tunnel import tun
-from appliance.tunnel.keys import Session
+from appliance.tunnel import frame, tun, unit
+from appliance.tunnel.keys import Direction, Session
 from appliance.tunnel.worker import Worker
 
 
@@ -99,6 +100,40 @@ def test_a_parent_that_does_not_listen_loses_reports_and_the_packets_do_not_wait
     parent.close()
     worker.run()
     assert carrier.told == [False]
+
+
+def test_an_authentic_datagram_of_nonsense_from_a_new_address_costs_only_itself(pair, carrier):
+    parent, worker = pair
+    session = Session.agree(b"sessions", b"c" * 32, b"s" * 32)
+    tell(parent, "session", session, role="server", sources=[], connections=1, mode="hybrid", secret=text(session))
+    sealed = memoryview(bytearray(200))
+    prefix, length = unit.Sealer(session, Direction.TO_SERVER).seal(frame.Kind.DATA, b"\xff" * 20, sealed)
+    ((head, part),) = unit.Cuts(sealed, 1400).of(prefix, length, 1)
+    datagram = base64.b64encode(bytes(head) + bytes(part)).decode()
+    tell(parent, "stray", session, datagram=datagram, address=["192.0.2.1", 1])
+    while not worker._counters["drop_nonsense"]:
+        worker._turn()
+    assert worker._session is not None
+
+
+def test_the_last_connection_that_falls_silent_ends_the_session_and_nothing_is_probed_any_more(pair, carrier):
+    parent, worker = pair
+    session = Session.agree(b"sessions", b"c" * 32, b"s" * 32)
+    tell(parent, "session", session, role="client", sources=[], connections=1, mode="hybrid", secret=text(session))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as near,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+    ):
+        udp.connect(listener.getsockname())
+        for what, sock in (("connection", near), ("datagram", udp)):
+            order = {"do": what, "session": session.session_id.hex(), "connection": 0}
+            socket.send_fds(parent, [json.dumps(order).encode()], [sock.fileno()])
+        while worker._session is None or worker._session.datagram.fd < 0:
+            worker._turn()
+        worker._session.datagram.waiting = True
+        worker._keep_time(time.monotonic() + 60)
+    assert worker._session is None
 
 
 def tell(parent: socket.socket, what: str, session: Session, **more: object) -> None:
