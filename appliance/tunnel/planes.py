@@ -37,6 +37,9 @@ class Planes:
         `TimeoutError`.
         """
         plane = self._planes.get(client.name)
+        if plane is not None and not plane.died and not tun.exists(plane.device):  # somebody deleted it
+            await plane.close()
+            plane = None
         if plane is None or plane.died:
             plane = DataPlane(device_of(client.name), gso=self._tunnel.gso)
             await plane.start()

@@ -58,6 +58,20 @@ def test_a_device_that_is_gone_is_made_anew_before_the_server_is_asked_again(end
     asyncio.run(story())
 
 
+def test_a_clients_device_that_somebody_deleted_at_the_far_end_is_made_anew(ends, monkeypatch):
+    async def story():
+        async with ends.gtund() as (server, port), ends.gtun(port) as link:
+            await up(link)
+            first = server.served["shenzhen"]
+            monkeypatch.setattr(tun, "exists", lambda name: name != "gt-shenzhen")
+            first.plane.say(Over(first.session.session_id, "the device broke"))
+            await until(lambda: server.served.get("shenzhen") not in (None, first))
+            assert server.served["shenzhen"].plane is not first.plane
+            assert ("close", None) in first.plane.told
+
+    asyncio.run(story())
+
+
 def test_a_connection_that_is_lost_is_replaced_under_a_number_that_was_never_used(ends):
     async def story():
         async with ends.gtund() as (_, port), ends.gtun(port, connections=2) as link:
