@@ -19,6 +19,9 @@ from . import udp, unit
 _MOST: Final = 128
 """Datagrams that memory is laid out for, at most. The kernel joins no more than 64 KiB of them."""
 
+_LEAST: Final = (1 << 16) // _MOST
+"""Bytes of a datagram for whose like memory is laid out: smaller ones, joined, might not find room."""
+
 _ALONE: Final = 4
 """Reads of one datagram each after which no memory is laid out for more: what nobody joins should not cost that."""
 
@@ -80,7 +83,7 @@ class Arrivals:
         if small or (length > step and (size != step or layout is not self._joined)):
             straight = memoryview(b"".join(layout[:_PIECES] if small else layout)[:length])
             # Larger ones tell of what size the peer's datagrams are: lay memory out for these next time.
-            if not small and size > unit.OVERHEAD and size != step:
+            if not small and size >= _LEAST and size != step:
                 self._expect(size - unit.OVERHEAD)
             for start in range(0, length, size):
                 yield alone(straight[start : start + size])

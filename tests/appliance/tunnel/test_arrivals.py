@@ -89,6 +89,17 @@ def test_who_expects_no_more_reads_no_more(line):
         assert (place.number, count) == (number, 1)
 
 
+@pytest.mark.parametrize("size", [100, 216, 400])
+def test_after_small_datagrams_that_were_joined_large_ones_find_room(line, size):
+    taking, sealer = Arrivals(PART), unit.Sealer(units.SESSION, units.TO_SERVER)
+    small = [each for _ in range(10) for each in units.datagrams(sealer, bytes(size))]
+    large = units.datagrams(sealer, bytes(60_000), PART)
+    for sent in (small, large[:43]):
+        send(line[0], sent, joined=True)
+        came = read(taking, line[1], len(sent))
+        assert [each for arrival in came for each in apart(arrival)] == [alone(each) for each in sent]
+
+
 SENDS = st.one_of(
     st.tuples(st.just("unit"), st.integers(1, 60_000), st.sampled_from([PART, 1200, 1432]), st.booleans()),
     st.tuples(st.just("stray"), st.integers(0, 3000), st.just(0), st.just(False)),
