@@ -93,10 +93,11 @@ class Reassembly:
         bits = (1 << count) - 1 << place.number
         start = place.number * place.size
         there = partial.memory[start : start + len(parts)]
-        if partial.seen & bits:
-            if partial.seen & bits == bits and there == parts:
-                return False  # a datagram that came twice
-            self.contradictions += 1
+        if both := partial.seen & bits:
+            if not _agree(there, parts, both >> place.number, place.size):
+                self.contradictions += 1
+            elif both == bits:
+                return False  # datagrams that came twice
         partial.missing -= (bits & ~partial.seen).bit_count()
         partial.seen |= bits
         there[:] = parts
@@ -118,3 +119,12 @@ class Reassembly:
     def _abandon(self, key: _Unit) -> None:
         self._free.append(self._partials.pop(key))
         self.abandoned += 1
+
+
+def _agree(some: memoryview, others: memoryview, which: int, size: int) -> bool:
+    """Tell whether, of parts of `size` bytes, those say the same whose bits are set in `which`."""
+    return all(
+        some[at * size : (at + 1) * size] == others[at * size : (at + 1) * size]
+        for at in range(which.bit_length())
+        if which >> at & 1
+    )

@@ -84,6 +84,22 @@ def test_a_unit_that_stays_forged_is_given_up():
     assert receiver.reassembly.abandoned == 1
 
 
+def test_parts_that_come_twice_and_say_the_same_are_no_forgery_however_they_are_joined():
+    (parts, place), reassembly = sealed_parts(5000), Reassembly()
+    assert reassembly.add(place, 3, parts[: 3 * place.size], 0.0) is None
+    whole = reassembly.add(place._replace(number=2), 2, parts[2 * place.size :], 0.0)
+    assert whole == parts
+    assert reassembly.contradictions == 0
+
+
+def sealed_parts(length: int) -> tuple[memoryview, unit.Place]:
+    """Return all parts of a unit, one behind the other, and the place of the first."""
+    cut = datagrams(unit.Sealer(SESSION, TO_SERVER), bytes(length))
+    place = unit.read(cut[0], len(cut[0]) - unit.OVERHEAD)
+    assert place is not None
+    return memoryview(b"".join(each[unit.OVERHEAD :] for each in cut)), place
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_no_datagram_of_ours_or_waits_for_the_rest(data):
     Receiver().take(data) if len(data) >= unit.OVERHEAD else None
