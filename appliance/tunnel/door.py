@@ -72,9 +72,13 @@ class Door:
             nonlocal pause
             loop.remove_reader(fd)
             seconds = breath.take(loop.time()) if self._accept(listener, group) else _PAUSE
-            pause = loop.call_later(seconds, loop.add_reader, fd, arrived)
+            pause = loop.call_later(seconds, look)
 
-        loop.add_reader(fd, arrived)
+        def look() -> None:
+            breath.over(loop.time())
+            loop.add_reader(fd, arrived)
+
+        look()
         try:
             yield
         finally:

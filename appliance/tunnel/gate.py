@@ -109,8 +109,11 @@ class Breath:
         """Return the seconds until the next look, now that somebody has come."""
         somebody_waited = now < self._over + self.SHORTEST
         self._length = min(2 * self._length, self.LONGEST) if somebody_waited else self.SHORTEST
-        self._over = now + self._length
         return self._length
+
+    def over(self, now: float) -> None:
+        """Hear that there will be a look as soon as somebody comes: a busy machine may be later than it was asked."""
+        self._over = now
 
 
 def plausible(first: bytes, preface: bytes) -> bool:

@@ -14,6 +14,10 @@ DEAD_AFTER: Final = 3.0
 _STAMP: Final = struct.Struct("!d")
 PROBE: Final = _STAMP.size
 """Bytes of a probe."""
+
+_LONGEST: Final = 60.0
+"""Seconds that a probe may take; no line is as long, and no queue."""
+
 _GAIN: Final = 1 / 8
 """Of a new sample in the smoothed round trip (RFC 6298, section 2)."""
 
@@ -45,15 +49,18 @@ class Liveness:
         return _STAMP.pack(now)
 
     def echoed(self, payload: bytes, now: float) -> None:
-        """Take an echo. Its time stamp is our own, and sealed, so it can be believed."""
+        """Take an echo. It is for the peer to say what we said, so a time that cannot be ours is no echo."""
         if len(payload) != _STAMP.size:
+            return
+        sample = now - sent_at(payload)
+        if not 0 <= sample <= _LONGEST:
             return
         self._heard = now
         if not self.alive:
             # The first round trip also opened the connection at the far end: measure the next one, at once.
             self.alive, self._next = True, now
             return
-        sample = self.latest = now - _STAMP.unpack(payload)[0]
+        self.latest = sample
         self.rtt = sample if self.rtt is None else self.rtt + _GAIN * (sample - self.rtt)
 
     def dead(self, now: float) -> bool:

@@ -53,7 +53,8 @@ def test_the_longer_somebody_is_always_waiting_the_longer_is_the_breath_and_one_
     breath, now, taken = Breath(), 100.0, []
     for _ in range(10):
         taken.append(breath.take(now))
-        now += taken[-1]
+        now += 2 * taken[-1]  # later than it asked for
+        breath.over(now)
     assert taken == sorted(taken)
     assert (taken[0], taken[-1]) == (Breath.SHORTEST, Breath.LONGEST)
     assert breath.take(now + 1) == Breath.SHORTEST

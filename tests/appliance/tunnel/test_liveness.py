@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 
 from appliance.tunnel.liveness import DEAD_AFTER, EVERY, Liveness
@@ -48,3 +50,11 @@ def test_a_loop_that_sleeps_until_the_deadline_misses_nothing():
         assert liveness.next_deadline() > now
         now = liveness.next_deadline()
     assert now == DEAD_AFTER
+
+
+@pytest.mark.parametrize("stamp", [float("nan"), float("inf"), -1e300, 11.0])
+def test_a_time_that_cannot_be_ours_is_no_echo(stamp):
+    liveness = Liveness(0.0)
+    for _ in range(2):
+        liveness.echoed(struct.pack("!d", stamp), 10.0)
+    assert (liveness.alive, liveness.rtt) == (False, None)
