@@ -110,9 +110,10 @@ class _Moment(Collector):
         for (action, code), count in self._parts.calls.all().items():
             calls.add_metric([action, code], count)
         yield calls
-        writable = self._parts.clouded and self._parts.cloud.vpc() is not None and self._status.cloud.error is None
-        text = "Whether routes can be changed now; 0 also where no cloud is configured."
-        yield GaugeMetricFamily("nexthop_cloud_writable", text, value=float(writable))
+        if self._parts.clouded:
+            writable = self._parts.cloud.vpc() is not None and self._status.cloud.error is None
+            text = "Whether routes can be changed now; absent where no cloud is configured."
+            yield GaugeMetricFamily("nexthop_cloud_writable", text, value=float(writable))
         quota = GaugeMetricFamily(
             "nexthop_route_quota",
             "Entries of a route table: ours, others, limit, reserve (left to others), free (for us).",

@@ -16,16 +16,24 @@ is() { # WHAT WANTED FOUND
 most() { # WHAT LIMIT FOUND
     if awk "BEGIN { exit !(\"$3\" != \"\" && \"$3\" + 0 <= $2) }"; then ok "$1: $3, at most $2"; else bad "$1: ${3:-unknown}, more than $2"; fi
 }
+least() { # WHAT LIMIT FOUND
+    if awk "BEGIN { exit !(\"$3\" != \"\" && \"$3\" + 0 >= $2) }"; then ok "$1: $3, at least $2"; else bad "$1: ${3:-unknown}, less than $2"; fi
+}
+port_in() { # FILE: the port of its `listen`, if it has one
+    sed -n 's/^ *"\{0,1\}listen"\{0,1\} *= *["'\''].*:\([0-9]*\)["'\''].*/\1/p' "$1" 2>/dev/null
+}
 
 role=$(cat /etc/nexthop/role 2>/dev/null)
 case $role in
 appliance)
     units="nexthop-forward.service nexthopd.socket nexthopd.service nexthop-links.path nexthop-links.timer"
-    ports="tcp:22"
+    port=$(port_in /etc/nexthop/nexthop.toml)
+    ports="tcp:22${port:+ tcp:$port}"
     ;;
 gtund)
     units="gtund.service"
-    ports="tcp:22 tcp:9443 udp:9443"
+    port=$(port_in /etc/nexthop/gtund.toml)
+    ports="tcp:22 tcp:${port:-9443} udp:${port:-9443}"
     ;;
 *)
     bad "this machine has no role: nexthop setup"
@@ -42,9 +50,9 @@ for unit in $units; do
 done
 is "the number of failed units" 0 "$(systemctl list-units --failed --plain --no-legend | wc -l)"
 
-# What listens for others: port 22, at the far end gtund, and nothing else. systemd's resolver and client listen on
-# loopback or for DHCP; the API on TCP is there where nexthop.toml asks for it.
-allowed=" $ports udp:68 udp:546 $(sed -n 's/^"\{0,1\}listen"\{0,1\} *= *".*:\([0-9]*\)".*/tcp:\1/p' /etc/nexthop/*.toml 2>/dev/null | tr '\n' ' ') "
+# What listens for others: port 22, at the far end gtund where its `listen` says, and nothing else. systemd's resolver
+# and client listen on loopback or for DHCP; the API on TCP is there where nexthop.toml asks for it.
+allowed=" $ports udp:68 udp:546 "
 open=$(ss -Hltun | awk '{ port = $5; sub(/.*:/, "", port); host = $5; sub(/:[^:]*$/, "", host); if (host !~ /^(127\.|\[::1\])/) print $1 ":" port }' | sort -u)
 for port in $open; do
     case $allowed in
@@ -58,7 +66,8 @@ sysctl_is net.ipv4.ip_forward 1
 sysctl_is net.core.rmem_max 67108864
 sysctl_is net.core.wmem_max 67108864
 sysctl_is net.core.default_qdisc fq
-sysctl_is net.netfilter.nf_conntrack_max 262144
+# `[kernel] conntrack` may ask for more.
+least net.netfilter.nf_conntrack_max 262144 "$(sysctl -n net.netfilter.nf_conntrack_max 2>/dev/null)"
 sysctl_is net.ipv4.conf.all.send_redirects 0
 case " $(sysctl -n net.ipv4.tcp_allowed_congestion_control 2>/dev/null) " in
 *" bbr "*) ok "BBR is there, and allowed" ;;

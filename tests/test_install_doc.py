@@ -36,6 +36,14 @@ def test_every_user_data_on_the_page_is_taken_by_a_first_boot() -> None:
     assert roles == [firstboot.Role.GTUND, firstboot.Role.APPLIANCE]
 
 
+def test_taking_it_down_stops_all_that_would_start_a_daemon_again() -> None:
+    units = {path.name for path in (ROOT / "images" / "files" / "systemd").glob("nexthop*")}
+    once = {"nexthop-firstboot.service", "nexthop-untried.service"}  # at boot, and not then either: nothing asks for it
+    (stop,) = re.findall(r"^systemctl stop ((?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+    named = {name.replace("@*", "@").strip("'") for name in stop.replace("\\", " ").split()}
+    assert {name if "." in name else f"{name}.service" for name in named} == units - once
+
+
 def test_the_build_sets_only_variables_that_there_are() -> None:
     known = json.loads((ROOT / "packer.json").read_text())["variables"]
     named = re.findall(r"-var (\w+)=", PAGE)

@@ -102,6 +102,14 @@ def test_a_cidr_that_fails_and_a_cloud_that_does_not_answer_are_told(joined: App
     assert found["nexthop_link_up", (("link", "hk"),)] == 0
 
 
+def test_where_no_cloud_is_configured_nobody_says_that_it_cannot_be_written(joined: Appliance) -> None:
+    object.__setattr__(joined.parts, "clouded", False)
+    joined.cloud.around = joined.cloud.observation = None
+    text = scrape(joined)
+    assert "nexthop_cloud_writable" not in text
+    assert ("nexthop_link_up", (("link", "hk"),)) in values(text)
+
+
 def expressions() -> list[str]:
     """Return every expression of the dashboard and of the alerts."""
     found: list[str] = re.findall(r"^\s+expr: (.+)$", (MONITORING / "alerts.yaml").read_text(), re.MULTILINE)

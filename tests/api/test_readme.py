@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import typer.main
+
+from api.cli import app
 
 from .conftest import ROOT, TOKEN, Appliance
 
@@ -56,6 +59,20 @@ def test_the_recipe_for_the_network_shows_status_plan_way_and_events(joined: App
     assert [next(iter(each)) for each in told] == ["version", "cidr", "ip"], done.stderr
     assert "event: state" in done.stdout
     assert joined.cidrs() == []  # the one that changes something is a dry run
+
+
+def test_what_goes_through_the_api_has_its_answer_as_json() -> None:
+    found = []
+
+    def walk(command: object, name: str) -> None:
+        for each, under in getattr(command, "commands", {}).items():
+            walk(under, f"{name} {each}".strip())
+        if not hasattr(command, "commands") and not any("--json" in option.opts for option in command.params):  # type: ignore[attr-defined]
+            found.append(name)
+
+    walk(typer.main.get_command(app), "")
+    # JSON and nothing else; a file; and what asks no API, or does more than that.
+    assert set(found) == {"ram-policy", "support-bundle", "completion", "purge", "setup", "firstboot", "upgrade"}
 
 
 COMMANDS: Final = [
