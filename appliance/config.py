@@ -163,10 +163,13 @@ def _absolute(value: object) -> Path:
     return Path(value)
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise _Bad('a list of texts, such as ["vtb-1", "vtb-2"]; [] for all')
-    return tuple(value)
+def _texts(mend: str) -> Reader:
+    def read(value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            raise _Bad(mend)
+        return tuple(value)
+
+    return read
 
 
 def _links(value: object) -> tuple[str, ...]:
@@ -217,14 +220,20 @@ def _credentials(value: object) -> str:
 
 _SECTIONS: Final[Mapping[str, Mapping[str, Reader]]] = {
     "paths": {"state": _absolute, "run": _absolute},
-    "api": {"group": _text, "listen": _listen, "certificate": _absolute, "key": _absolute, "hosts": _texts},
+    "api": {
+        "group": _text,
+        "listen": _listen,
+        "certificate": _absolute,
+        "key": _absolute,
+        "hosts": _texts('a list of names, such as ["nexthop.example.com"]; [] for none'),
+    },
     "kernel": {"firewall": _one_of("iptables", "nftables"), "conntrack": _count(0, 1 << 30), "inbound": _links},
     "cloud": {
         "provider": _one_of("aliyun", "none"),
         "endpoint": _maybe_text,
         "protocol": _one_of("https", "http"),
         "metadata": _url,
-        "route_tables": _texts,
+        "route_tables": _texts('a list of texts, such as ["vtb-1", "vtb-2"]; [] for all'),
         "route_table_tag": _tag,
         "appliance_id": _appliance_id,
         "epoch": _count(1, 1_000_000),
@@ -240,7 +249,7 @@ def parse(text: str, source: str = "nexthop.toml") -> Config:
     """Read a configuration; raise `ConfigError`, whose message begins with `source`."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number too long, lists too deep: no TOMLDecodeError, but no TOML
         raise ConfigError(f"{source}: this is not TOML: {error}") from None
     for name in document:
         if name not in _SECTIONS:
@@ -249,11 +258,15 @@ def parse(text: str, source: str = "nexthop.toml") -> Config:
     api = _section(ApiConfig, "api", document, source)
     if (api.certificate is None) != (api.key is None):
         raise ConfigError(f"{source}: api.certificate and api.key go together: write both, or neither")
+    cloud = _section(CloudConfig, "cloud", document, source)
+    if cloud.route_reserve >= cloud.route_quota:
+        reserve, quota = f"cloud.route_reserve = {cloud.route_reserve}", f"cloud.route_quota = {cloud.route_quota}"
+        raise ConfigError(f"{source}: {reserve} leaves no entry of {quota} to us: write a smaller reserve")
     return Config(
         paths=_section(Paths, "paths", document, source),
         api=api,
         kernel=_section(KernelConfig, "kernel", document, source),
-        cloud=_section(CloudConfig, "cloud", document, source),
+        cloud=cloud,
     )
 
 

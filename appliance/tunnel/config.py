@@ -1,12 +1,17 @@
-"""The TOML files of gtun and gtund, as frozen values. A key that we do not know is an error that names it."""
+"""The TOML files of gtun and gtund, as frozen values.
+
+A section or key that we do not know is an error that names it, as is a value of the wrong kind. Whatever is wrong with
+a file is a `ConfigError`: the programs then exit in the way that keeps systemd from starting them over and over.
+"""
 
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +23,9 @@ T = TypeVar("T")
 _SMALLEST_MTU: Final = 1280  # RFC 8200, section 5: below it the kernel does no IPv6
 _LARGEST_MTU: Final = 65_535
 
+# An IPv6 address without brackets is refused: where it ends and the port begins, nobody can tell. "*" is `legacy`'s.
+_PLACE: Final = re.compile(r"(\[(?P<address>[^\[\]]+)\]|(?P<name>[\w.*-]+)):(?P<port>[0-9]{1,5})")
+
 Network = IPv4Network | IPv6Network
 
 # The addresses of gtun 2.0.2, so that what people know stays true.
@@ -28,6 +36,14 @@ _FIRST: Final = IPv4Address("100.64.240.50")
 
 class ConfigError(Exception):
     """The file cannot be used; the message names the file and the key, and says what to write."""
+
+
+class BadValue(ValueError):
+    """A value is not of its kind; the message shows it, `mend` completes "write ..." and shows nothing secret."""
+
+    def __init__(self, value: object, mend: str, why: str = "will not do") -> None:
+        super().__init__(f"{value!r} {why}: write {mend}")
+        self.mend = mend
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +120,7 @@ def read_link(path: Path) -> LinkConfig:
 
 def link_from(text: str, path: Path) -> LinkConfig:
     """Return the link of which this is the text of the file; raise `ConfigError`."""
-    link = _section(path, _tables(text, path), "link", LinkConfig)
+    link = _section(path, _sections(text, path, "link"), "link", LinkConfig)
     if not NAME.fullmatch(link.name):
         raise ConfigError(f"{path}: [link] name = {link.name!r}: 1 to 11 of a-z, 0-9 and -, a letter first")
     host_and_port(link.server, f"{path}: [link] server")
@@ -113,10 +129,12 @@ def link_from(text: str, path: Path) -> LinkConfig:
     for key, value in (("rekey_seconds", link.rekey_seconds), ("rekey_records", link.rekey_records)):
         if value < 1:
             raise ConfigError(f"{path}: [link] {key} = {value}: 1 or more")
+    if not link.pin.isascii():
+        raise ConfigError(f"{path}: [link] pin = {link.pin!r} is not base64: join the link anew")
     for key, text in (("key", link.key), ("join", link.join)):
         try:
             base64.b64decode(text, validate=True)
-        except binascii.Error:
+        except ValueError:
             raise ConfigError(f"{path}: [link] {key} is not base64: join the link anew") from None
     return link
 
@@ -128,11 +146,14 @@ def read_gtund(path: Path) -> GtundConfig:
 
 def gtund_from(text: str, path: Path) -> GtundConfig:
     """Return what this text of a gtund.toml says; raise `ConfigError`."""
-    tables = _tables(text, path)
+    tables = _sections(text, path, "server", "tunnel")
     server = _section(path, tables, "server", ServerConfig)
     host_and_port(server.listen, f"{path}: [server] listen")
     if server.public:
         host_and_port(server.public, f"{path}: [server] public")
+    for key, place, example in (("state", server.state, "/var/lib/gtund"), ("run", server.run, "/run/gtund")):
+        if not place.startswith("/"):
+            raise ConfigError(f'{path}: [server] {key} = {place!r}: write an absolute path, such as "{example}"')
     tunnel = _section(path, tables, "tunnel", TunnelConfig)
     if not tunnel.serve:
         raise ConfigError(f'{path}: [tunnel] serve is empty: name what lies behind gtund, such as ["10.244.0.0/16"]')
@@ -147,10 +168,17 @@ def gtund_from(text: str, path: Path) -> GtundConfig:
 
 def host_and_port(text: str, where: str) -> tuple[str, int]:
     """Split ``host:port`` (an IPv6 address in brackets); raise `ConfigError` naming `where`."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-        raise ConfigError(f"{where} = {text!r}: write host:port, such as 203.0.113.10:9443")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    place = _PLACE.fullmatch(text)
+    if place is None or not 0 < int(place["port"]) < 1 << 16 or not _is_host(place):
+        raise ConfigError(f'{where} = {text!r}: write host:port, such as "203.0.113.10:9443" or "[2001:db8::1]:9443"')
+    return place["address"] or place["name"], int(place["port"])
+
+
+def _is_host(place: re.Match[str]) -> bool:
+    try:
+        return place["name"] is not None or bool(ip_address(place["address"]))
+    except ValueError:
+        return False
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -158,22 +186,46 @@ def load(path: Path) -> dict[str, Any]:
     return _tables(_text(path), path)
 
 
+def read_value(kind: str, given: object) -> Any:
+    """Return what was given as a value of this kind, one of those below; raise `BadValue`."""
+    read, mend = _KINDS[kind]
+    try:
+        return read(given)
+    except BadValue:
+        raise
+    except (TypeError, ValueError):
+        raise BadValue(given, mend) from None
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path} is not there") from None
+        raise ConfigError(f"{path} is not there: write it, or name another file") from None
     except PermissionError:
-        raise ConfigError(f"{path} cannot be read by this user") from None
+        raise ConfigError(f"{path} cannot be read by this user: run this as root") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a TOML file") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+        raise ConfigError(f"{path} is not UTF-8 at byte {error.start}: save it in that encoding") from None
 
 
 def _tables(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number too long, lists too deep: no TOMLDecodeError, but no TOML
         raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _sections(text: str, path: Path, *known: str) -> dict[str, Any]:
+    tables = _tables(text, path)
+    for name, table in tables.items():
+        if name not in known:
+            below = " or ".join(f"[{section}]" for section in known)
+            raise ConfigError(f"{path}: {name!r} is not known here: write each key below {below}")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name!r} is a section: write [{name}], once, on a line of its own")
+    return tables
 
 
 def _section(path: Path, tables: dict[str, Any], section: str, form: type[T]) -> T:
@@ -184,28 +236,56 @@ def _section(path: Path, tables: dict[str, Any], section: str, form: type[T]) ->
             raise ConfigError(f"{path}: [{section}] {key} is not known; known are {', '.join(sorted(known))}")
     values = {}
     for key, item in known.items():
-        if key in given:
-            values[key] = _convert(given[key], str(item.type), f"{path}: [{section}] {key}")
-        elif item.default is MISSING:
-            raise ConfigError(f"{path}: [{section}] {key} is missing")
+        kind = str(item.type)
+        if key not in given:
+            if item.default is MISSING:
+                raise ConfigError(f"{path}: [{section}] {key} is missing: write {_KINDS[kind][1]}")
+            continue
+        try:
+            values[key] = read_value(kind, given[key])
+        except BadValue as bad:
+            says = bad if item.repr else f"write {bad.mend}"  # what is not shown is secret
+            raise ConfigError(f"{path}: [{section}] {key}: {says}") from None
     return form(**values)
 
 
-def _convert(value: Any, kind: str, where: str) -> Any:
-    try:
-        match kind:
-            case "str" | "bool" | "int" if type(value).__name__ == kind:
-                return value
-            case "Mode":
-                return Mode(value)
-            case "IPv4Network":
-                return IPv4Network(value)
-            case "IPv4Address":
-                return IPv4Address(value)
-            case "IPv6Network | None":
-                return IPv6Network(value)
-            case "tuple[Network, ...]" if isinstance(value, list):
-                return tuple(ip_network(item) for item in value)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    raise ConfigError(f"{where} must be {kind}")
+def _exactly(kind: type[T]) -> Callable[[Any], T]:
+    def read(given: Any) -> T:
+        if type(given) is not kind:  # to Python, True is an int, and 5 an address
+            raise TypeError
+        return given
+
+    return read
+
+
+def _text_of(form: Callable[[str], T]) -> Callable[[Any], T]:
+    return lambda given: form(_exactly(str)(given))
+
+
+def _network(form: Callable[..., T]) -> Callable[[Any], T]:
+    def read(text: str) -> T:
+        try:
+            return form(text)
+        except ValueError:
+            near = form(text, strict=False)  # raises again where it is no network at all
+        raise BadValue(text, f'"{near}"', "has host bits set")
+
+    return _text_of(read)
+
+
+def _networks(given: Any) -> tuple[Network, ...]:
+    return tuple(read_value("Network", each) for each in _exactly(list)(given))
+
+
+# By the annotation of the field: what reads it, and what completes "write ..." where that cannot.
+_KINDS: Final[Mapping[str, tuple[Callable[[Any], Any], str]]] = {
+    "str": (_exactly(str), 'a text in quotes, such as "abc"'),
+    "bool": (_exactly(bool), "true or false, without quotes"),
+    "int": (_exactly(int), "a whole number, without quotes"),
+    "Mode": (Mode, '"hybrid", "stream" or "datagram"'),
+    "Network": (_network(ip_network), 'a CIDR, such as "10.244.0.0/16"'),
+    "IPv4Network": (_network(IPv4Network), 'an IPv4 CIDR, such as "100.64.240.0/24"'),
+    "IPv4Address": (_text_of(IPv4Address), 'an IPv4 address in quotes, such as "100.64.240.1"'),
+    "IPv6Network | None": (_network(IPv6Network), 'an IPv6 CIDR, such as "fd00:64:240::/64"'),
+    "tuple[Network, ...]": (_networks, 'a list of CIDRs, such as ["10.244.0.0/16"]'),
+}

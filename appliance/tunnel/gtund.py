@@ -20,9 +20,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Network, ip_network
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from appliance.notify import notify
 
@@ -144,6 +143,18 @@ def _ask(path: Path) -> dict[str, object]:
     return {}
 
 
+def _kind(kind: str) -> Callable[[str], Any]:
+    """Return what reads an argument as the files' values are read: argparse hides what other errors say."""
+
+    def read(text: str) -> Any:
+        try:
+            return config.read_value(kind, text)
+        except config.BadValue as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", type=Path, default=_DEFAULT, help="default: %(default)s")
@@ -155,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     old = verbs.add_parser("legacy", help="serve clients of gtun 2.0.2, NOT ENCRYPTED, from its own TOML file")
     old.add_argument("--config", type=Path, required=True, help="gtund.toml of gtun 2.0.2")
     task = old.add_mutually_exclusive_group(required=True)
-    task.add_argument("--serve", type=IPv4Network, nargs="+", metavar="CIDR", help="what clients reach")
+    task.add_argument("--serve", type=_kind("IPv4Network"), nargs="+", metavar="CIDR", help="what clients reach")
     old.add_argument("--no-snat", action="store_true", help="do not masquerade towards what is served")
     old.add_argument("--run", type=Path, default=_RUN, help="directory of the control socket; default: %(default)s")
     task.add_argument("--purge", action="store_true", help="remove its rules and device from this machine's kernel")
@@ -164,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     add = client.add_parser("add", parents=[common], help="register a client and print its join token")
     add.add_argument("name")
     text = "a network behind the client that it may send from, and that is reached by way of it; may be repeated"
-    add.add_argument("--prefix", type=ip_network, action="append", default=[], metavar="CIDR", help=text)
+    add.add_argument("--prefix", type=_kind("Network"), action="append", default=[], metavar="CIDR", help=text)
     client.add_parser("rm", parents=[common], help="forget a client, and cut it").add_argument("name")
     text = "print a join token for another key; the present one is good until that is enrolled"
     client.add_parser("rotate", parents=[common], help=text).add_argument("name")

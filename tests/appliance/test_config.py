@@ -67,7 +67,9 @@ def test_every_key_can_be_set() -> None:
         ("[cloud]\nresync_seconds = true", ["cloud.resync_seconds"]),
         ("[cloud]\nresync_seconds = 0", ["cloud.resync_seconds", "between"]),
         ("[cloud]\nresync_seconds = nan", ["cloud.resync_seconds"]),
-        ("[cloud]\nroute_tables = 'vtb-1'", ["cloud.route_tables", "list"]),
+        ("[cloud]\nroute_tables = 'vtb-1'", ["cloud.route_tables", '["vtb-1", "vtb-2"]; [] for all']),
+        ("[cloud]\nroute_quota = 20\nroute_reserve = 20", ["cloud.route_reserve = 20", "cloud.route_quota = 20"]),
+        ("[cloud]\nroute_quota = 5", ["cloud.route_reserve = 5", "write a smaller reserve"]),
         ("[cloud]\nroute_table_tag = '=yes'", ["cloud.route_table_tag", "KEY=VALUE"]),
         ("[cloud]\nepoch = 0", ["cloud.epoch", "between 1 and"]),
         ("[cloud]\nappliance_id = 'a b'", ["cloud.appliance_id", "letters"]),
@@ -78,7 +80,10 @@ def test_every_key_can_be_set() -> None:
         ("[kernel]\nfirewall = 'ufw'", ["kernel.firewall", '"nftables"']),
         ("[paths]\nstate = 'lib'", ["paths.state", "absolute"]),
         ("[api]\ngroup = ''", ["api.group"]),
+        ("[api]\nhosts = 'a'", ["api.hosts", 'a list of names, such as ["nexthop.example.com"]; [] for none']),
         ("[api\n", ["TOML"]),
+        (f"[cloud]\nepoch = {'1' * 5000}", ["TOML"]),
+        (f"[api]\nhosts = {'[' * 5000}", ["TOML"]),
     ],
 )
 def test_a_mistake_is_named_with_file_key_and_mend(text: str, names: list[str]) -> None:
