@@ -115,7 +115,8 @@ def from_file(path: Path) -> Fixed:
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not TOML"
         raise Denied(f"cannot read cloud credentials from {path}: {reason}") from None
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or status.st_uid not in {0, os.geteuid()}:
+    ours = os.geteuid() in {0, status.st_uid} or status.st_uid == 0  # root purges with the daemon's
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or not ours:
         raise Denied(f"cloud credentials in {path} are open to others: chown it to the daemon's user and chmod 600")
     names = ("access_key_id", "access_key_secret", "security_token")
     unknown = set(raw) - set(names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,6 +101,15 @@ def test_from_a_file_that_nobody_else_can_read(tmp_path: Path) -> None:
         path.chmod(mode)
         with pytest.raises(Denied, match="chmod 600"):
             from_file(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_root_reads_the_daemons_own_file_as_purge_does(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text('access_key_id = "i"\naccess_key_secret = "s"\n')
+    path.chmod(0o600)
+    os.chown(path, 65534, 65534)
+    assert asyncio.run(from_file(path).keys()) == Keys("i", "s")
 
 
 @pytest.mark.parametrize(
