@@ -37,10 +37,11 @@ class Planes:
         `TimeoutError`.
         """
         plane = self._planes.get(client.name)
-        if plane is not None and not plane.died and not tun.exists(plane.device):  # somebody deleted it
+        if plane is not None and (plane.died or not tun.exists(plane.device)):  # somebody killed it, or deleted that
+            del self._planes[client.name]
             await plane.close()
             plane = None
-        if plane is None or plane.died:
+        if plane is None:
             plane = DataPlane(device_of(client.name), gso=self._tunnel.gso)
             await plane.start()
             self._planes[client.name] = plane
