@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import shutil
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,10 @@ _BEFORE: Final = pytest.StashKey[dict[Path, bool]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Note what is there: iptables makes its lock, `ip netns` and mount(8) their directories, when first used."""
+    # What a shell runs in the background ignores Ctrl-C, and so do its children (POSIX, asynchronous lists); some
+    # tests are about it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return  # one of several test processes: the one that started them tidies up after all
     config.stash[_BEFORE] = {path: path.exists() for path in (_XTABLES_LOCK, _NETNS, _MOUNT, _SYSTEMD)}
