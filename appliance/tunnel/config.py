@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network, ip_a
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from .lease import objection
 from .messages import MOST_CONNECTIONS, Mode
 from .token import NAME
 
@@ -157,6 +158,9 @@ def gtund_from(text: str, path: Path) -> GtundConfig:
     tunnel = _section(path, tables, "tunnel", TunnelConfig)
     if not tunnel.serve:
         raise ConfigError(f'{path}: [tunnel] serve is empty: name what lies behind gtund, such as ["10.244.0.0/16"]')
+    for key, subnet in (("subnet", tunnel.subnet), ("subnet6", tunnel.subnet6)):
+        if subnet is not None and (why := objection(subnet)) is not None:
+            raise ConfigError(f"{path}: [tunnel] {key} = {subnet}, in which no client takes an address: {why}")
     if tunnel.gateway not in tunnel.subnet or tunnel.first not in tunnel.subnet:
         raise ConfigError(f"{path}: [tunnel] gateway and first must lie in subnet = {tunnel.subnet}")
     if tunnel.subnet6 is not None and tunnel.subnet6.num_addresses < tunnel.subnet.num_addresses:

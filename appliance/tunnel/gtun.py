@@ -29,7 +29,7 @@ from .backoff import Backoff
 from .dataplane import DataPlane, Over, Traffic, WorkerDied
 from .frame import RemoteProtocolError
 from .handshake import FAILURES, PATIENCE, connect, handshake, meaning
-from .lease import Address, Interface
+from .lease import Address, Network
 from .legacy.client import Client
 from .legacy.config import read_client
 from .messages import Mode, Welcome
@@ -189,19 +189,13 @@ class Gtun:
 
     def _take_lease(self, welcome: Welcome, server: Address) -> None:
         for given, gateway in ((welcome.address, welcome.gateway), (welcome.address6, None)):
-            if given is not None and (why := self._objection(given, server, gateway)) is not None:
+            if given is not None and (why := _objection(given.network, server, gateway)) is not None:
                 raise LinkDown("address", f"{self._link.server} gives us {given}: {why}")
         try:
             tun.configure(self._link.device, self._addressing(welcome))
         except tun.DeviceRefused as error:
             raise self._refused(error) from None
         self._standing.address, self._standing.peer = str(welcome.address), str(welcome.gateway)
-
-    def _objection(self, given: Interface, server: Address, gateway: IPv4Address | None) -> str | None:
-        if (why := lease.objection(given, server, gateway)) is not None:
-            return why
-        used = tun.occupied(given.network, tun.LINKS)
-        return f"this machine has {used}" if used else None
 
     def _addressing(self, welcome: Welcome) -> tun.Addressing:
         alias = f"nexthop link {self._link.name}"
@@ -231,6 +225,13 @@ class Gtun:
         match await self._plane.report(session.session_id):
             case Over(_, why):
                 raise LinkDown("gone", why)
+
+
+def _objection(subnet: Network, server: Address, gateway: IPv4Address | None) -> str | None:
+    if (why := lease.objection(subnet, server, gateway)) is not None:
+        return why
+    used = tun.occupied(subnet, tun.LINKS)
+    return f"this machine has {used}" if used else None
 
 
 def _credentials(link: config.LinkConfig) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What addresses a client takes from its server, and what it does not. Pure.
+"""In which subnets a client takes an address from its server, and in which it does not. Pure.
 
 The far end of a tunnel is a stranger (docs/decisions/0009): an address brings the route to its whole subnet, and one
 chosen well would bring the cloud's metadata service, a name server, or half of this machine's own network into the
@@ -8,7 +8,7 @@ server that we speak to. Whether this machine uses it otherwise is for the kerne
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
 from .closed import CLOSED, CLOSED6
@@ -22,23 +22,22 @@ _CLOUD: Final = "100.100.0.0/16"
 _CLOSED: Final = tuple(map(ip_network, (*CLOSED, *CLOSED6, _CLOUD)))
 
 Address = IPv4Address | IPv6Address
-Interface = IPv4Interface | IPv6Interface
+Network = IPv4Network | IPv6Network
 
 
-def objection(given: Interface, server: Address, gateway: IPv4Address | None = None) -> str | None:
-    """Return what speaks against taking an address, for people; None if nothing does.
+def objection(network: Network, server: Address | None = None, gateway: IPv4Address | None = None) -> str | None:
+    """Return what speaks against taking an address in this subnet, for people; None if nothing does.
 
     `server`: where the tunnel's packets themselves go; `gateway`: the server's own address in the subnet, if it told.
     """
-    network = given.network
     if network.prefixlen < _WIDEST[network.version]:
-        return f"a subnet may not be wider than /{_WIDEST[network.version]}"
+        return f"a tunnel's subnet may not be wider than /{_WIDEST[network.version]}"
     for closed in _CLOSED:
         if network.version == closed.version and network.overlaps(closed):
             return f"it overlaps {closed}, where no tunnel may lead"
     if isinstance(network, IPv4Network) and network.is_global:
         return "it belongs to somebody on the Internet"
-    if server in network:
+    if server is not None and server in network:
         return f"the tunnel's own server, {server}, lies in it"
     if gateway is not None and gateway not in network:
         return f"its gateway, {gateway}, does not lie in it"

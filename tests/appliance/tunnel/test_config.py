@@ -84,6 +84,8 @@ def test_a_bad_link_file_is_refused_with_the_mend_and_without_its_key(write, tex
         (GTUND + 'subnet6 = "100.64.0.0/24"\n', "write an IPv6 CIDR"),
         (GTUND + "first = 5\n", "first: 5 will not do: write an IPv4 address in quotes"),
         (GTUND + 'gateway = "10.0.0.1"\n', "must lie in subnet"),
+        (GTUND + 'subnet = "100.100.0.0/24"\n', "overlaps 100.100.0.0/16"),
+        (GTUND + 'subnet6 = "fd00::/40"\n', "wider than /48"),
         (GTUND + 'snat = "yes"\n', "snat: 'yes' will not do: write true or false, without quotes"),
         (GTUND + 'mtu = "1500"\n', "mtu: '1500' will not do: write a whole number, without quotes"),
         (GTUND + "mtu = true\n", "mtu: True will not do: write a whole number"),
