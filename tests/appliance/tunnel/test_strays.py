@@ -65,36 +65,28 @@ def test_every_datagram_of_a_unit_gets_through(sockets, size):
         assert strays._sock.recv(2048) == datagram
 
 
-def test_of_one_session_few_are_handed_on_in_a_second(sockets, monkeypatch):
-    strays, sender = sockets
-    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
-    handed: list[bytes] = []
+def handed_on(sockets: tuple[Strays, socket.socket], sent: list[bytes]) -> list[bytes]:
+    """Return the sessions of what was handed on, one for each datagram, where `SESSION` is all that is known."""
+    (strays, sender), handed = sockets, list[bytes]()
 
-    async def story():
+    async def story() -> None:
         known = SESSION.session_id.__eq__
         with strays.watched(known, lambda session_id, _datagram, _address: handed.append(session_id)):
-            for _ in range(200):
-                sender.send(PROBE)
+            for datagram in sent:
+                sender.send(datagram)
             for _ in range(20):  # turns of the loop
                 await asyncio.sleep(0)
-        assert handed == [b"sessions"] * 50
 
     asyncio.run(story())
+    return handed
+
+
+def test_of_one_session_few_are_handed_on_in_a_second(sockets, monkeypatch):
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    assert handed_on(sockets, [PROBE] * 200) == [b"sessions"] * 50
 
 
 def test_datagrams_of_no_session_take_nothing_from_those_of_one(sockets, monkeypatch):
-    strays, sender = sockets
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)
-    handed: list[bytes] = []
-
-    async def story():
-        known = SESSION.session_id.__eq__
-        with strays.watched(known, lambda session_id, _datagram, _address: handed.append(session_id)):
-            for number in range(200):
-                sender.send(PROBE[:4] + number.to_bytes(8) + PROBE[12:])
-            sender.send(PROBE)
-            for _ in range(20):  # turns of the loop
-                await asyncio.sleep(0)
-        assert handed == [b"sessions"]
-
-    asyncio.run(story())
+    of_none = [PROBE[:4] + number.to_bytes(8) + PROBE[12:] for number in range(200)]
+    assert handed_on(sockets, [*of_none, PROBE]) == [b"sessions"]
